@@ -1,0 +1,62 @@
+# Every target sets itself up: Python 3.11 (or newer) and make are all that has to be there.
+# Another interpreter: make test PYTHON=/path/to/python
+
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+OUT ?= out/demo
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench notebooks docs clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## steer the bundled model: completions, success rates, plots (OUT=out/demo)
+	@$(BIN)/actadd-lens demo --out $(OUT)
+
+test: lint ## format and lint check, strict types, the whole test-suite (two processes)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+lint: $(VENV)/.installed-dev ## format and lint check, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## rewrite the sources as the format check wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed ## speed and memory, as ratios within one run
+	$(BIN)/python -m benchmarks
+
+notebooks: $(VENV)/.installed-dev ## run the notebooks and keep their output
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+docs: $(VENV)/.installed-docs ## build the documents into build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
+clean: ## remove what the targets wrote, but not .venv
+	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find actadd_lens tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+# The stamps make a repeated target quick; a change of either file installs again.
+$(BIN)/python:
+	@echo "setting up $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing actadd-lens (a few minutes the first time)"
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing actadd-lens[$*] (a few minutes the first time)"
+	@$(INSTALL) -e '.[$*]'
+	@touch $@ $(VENV)/.installed

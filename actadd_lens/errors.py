@@ -1,0 +1,41 @@
+"""The exceptions a caller can catch.
+
+Every message states the values that clash and the remedy. All but the two about files and models
+are also a ``ValueError``, since what they reject is a value.
+"""
+
+
+class ActAddError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class ModelLoadError(ActAddError):
+    """A model could not be loaded: unknown name, incomplete directory, hub out of reach."""
+
+
+class VectorFileError(ActAddError):
+    """A file does not hold a steering vector: truncated, foreign, or hostile."""
+
+
+class OutputError(ActAddError):
+    """Something could not be written: directory missing or not writable."""
+
+
+class PromptError(ActAddError, ValueError):
+    """A prompt cannot be used: empty, beyond the context, or padded with several tokens."""
+
+
+class LayerError(ActAddError, ValueError):
+    """A layer or hook point that the model does not have."""
+
+
+class PositionError(ActAddError, ValueError):
+    """An unknown position, or a vector that does not fit on a prompt there."""
+
+
+class VectorError(ActAddError, ValueError):
+    """A steering vector that cannot be built, combined, or used on this model."""
+
+
+class SamplingError(ActAddError, ValueError):
+    """Sampling options out of range."""
