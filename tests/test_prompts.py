@@ -1,0 +1,96 @@
+import pytest
+import torch
+from conftest import ARCHITECTURES, N_CTX
+from hypothesis import given
+from hypothesis import strategies as st
+
+import actadd_lens as al
+from actadd_lens import prompts
+
+ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bos_leads_once_whatever_the_model_does_by_default(bridge, architecture):
+    model = bridge(architecture)
+    bos = model.tokenizer.bos_token
+    expected = model.tokenizer("I love", add_special_tokens=False)["input_ids"]
+    for text in ("I love", bos + "I love"):
+        [row] = prompts.tokenize(model, text)
+        assert row == [model.tokenizer.bos_token_id, *expected]
+    assert al.ContrastPair("I love", "I love").tokens(model).tolist() == [row, row]
+
+
+def test_the_default_of_the_model_does_not_matter(model, monkeypatch):
+    expected = prompts.tokenize(model, ["I love"])
+    monkeypatch.setattr(model.cfg, "default_prepend_bos", False)
+    assert prompts.tokenize(model, ["I love"]) == expected
+
+
+def test_the_shorter_prompt_is_padded_on_the_right(model):
+    space = model.to_tokens(" ", prepend_bos=False).item()
+    positive, negative = al.ContrastPair("Love", "I love you").tokens(model).tolist()
+    assert positive == [*prompts.tokenize(model, "Love")[0], space, space]
+    assert negative == prompts.tokenize(model, "I love you")[0]
+
+
+@pytest.mark.parametrize("pad", [0, 7])
+def test_any_token_may_pad(model, pad):
+    tokens = al.ContrastPair("Love", "I love you", pad=pad).tokens(model)
+    assert tokens[0, -2:].tolist() == [pad, pad]
+
+
+def test_an_empty_side_is_all_padding(model):
+    tokens = al.ContrastPair("I love you", "", pad=3).tokens(model)
+    assert tokens[1].tolist() == [model.tokenizer.bos_token_id, 3, 3, 3]
+
+
+def test_two_strings_are_a_pair(model):
+    assert prompts.as_pair(("Love", "Hate")) == al.ContrastPair("Love", "Hate")
+    assert hash(al.ContrastPair("Love", "Hate")) == hash(al.ContrastPair("Love", "Hate"))
+
+
+@given(rows=ROWS, pad=st.integers(0, 99))
+def test_padding_can_be_undone(rows, pad):
+    for pad_on in (prompts.pad_right, prompts.pad_left):
+        tokens, mask = pad_on(rows, pad)
+        assert [t[m.bool()].tolist() for t, m in zip(tokens, mask, strict=True)] == rows
+        assert (tokens[mask == 0] == pad).all()
+    assert mask[:, -1].all()  # on the left, the last column is real
+
+
+def test_what_is_empty_is_named(model):
+    with pytest.raises(al.PromptError, match="list of prompts is empty"):
+        prompts.tokenize(model, [])
+    with pytest.raises(al.PromptError, match="prompt 1 is empty"):
+        prompts.tokenize(model, ["Love", ""])
+    with pytest.raises(al.PromptError, match="both prompts of the contrast pair are empty"):
+        al.ContrastPair("", "")
+
+
+def test_beyond_the_context_is_told_with_both_lengths(model):
+    long = "Love" * N_CTX
+    n_tokens = model.to_tokens(long, prepend_bos=True, truncate=False).shape[1]
+    with pytest.raises(al.PromptError, match=rf"prompt 1 has {n_tokens} tokens.* at most {N_CTX}"):
+        prompts.tokenize(model, ["Love", long])
+    with pytest.raises(al.PromptError, match=rf"pair has {n_tokens} tokens.* at most {N_CTX}"):
+        al.ContrastPair("Love", long).tokens(model)
+
+
+@pytest.mark.parametrize("pad", ["two words", ""])
+@pytest.mark.parametrize("positive", ["Love", "I love you"])
+def test_a_pad_that_is_not_one_token_is_told_with_its_tokens(model, pad, positive):
+    with pytest.raises(al.PromptError, match=r"is \d tokens \[.*\], not one"):
+        al.ContrastPair(positive, "Hate", pad=pad).tokens(model)
+
+
+@pytest.mark.parametrize("pad", [-1, 10**6])
+def test_a_pad_outside_the_vocabulary_is_refused(model, pad):
+    with pytest.raises(al.PromptError, match=f"pad token {pad} is out of range"):
+        al.ContrastPair("I love you", "Hate", pad=pad).tokens(model)
+
+
+def test_tokens_are_integers_of_the_contract_shape(model):
+    tokens = al.ContrastPair("Love", "Hate").tokens(model)
+    assert tokens.shape[0] == 2
+    assert tokens.dtype == torch.long
