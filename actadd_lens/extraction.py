@@ -1,0 +1,113 @@
+"""Vectors from a model: of one pair at many layers, or the mean over many pairs."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actadd_lens import caches, forward
+from actadd_lens.errors import PositionError, PromptError
+from actadd_lens.forward import Bridge
+from actadd_lens.prompts import ContrastPair, as_pair, check_context, encode
+from actadd_lens.vectors import SteeringVector, contrasts, source
+
+PAIRS_PER_PASS = 16
+
+
+def extract(
+    model: Bridge,
+    pair: ContrastPair | tuple[str, str],
+    layers: Sequence[int] | None = None,
+    *,
+    site: str = "resid_pre",
+) -> dict[int, SteeringVector]:
+    """Steering vectors of a contrast pair at many layers (Algorithm 1, steps 1 to 3).
+
+    Both prompts are read as a batch of two, in one pass that ends at the deepest layer asked for.
+
+    Args:
+        model: Any TransformerBridge.
+        pair: A ``ContrastPair`` or two strings.
+        layers: Which layers; every one by default.
+        site: Where in the block: "resid_pre" (the paper's), "resid_mid", "resid_post",
+            "attn_out" or "mlp_out".
+
+    Returns:
+        A vector for each layer, float32, at position "front".
+
+    Raises:
+        LayerError: A layer or site that the model does not have.
+        PromptError: See ``ContrastPair.tokens``.
+
+    >>> model = load_model("testbed")
+    >>> vectors = extract(model, ("Love", "Hate"), layers=[1, 2])
+    >>> [vector.hook_point for vector in vectors.values()]
+    ['blocks.1.hook_resid_pre', 'blocks.2.hook_resid_pre']
+    """
+    wanted = range(forward.n_layers(model)) if layers is None else list(dict.fromkeys(layers))
+    return contrasts(model, as_pair(pair), wanted, site) if wanted else {}
+
+
+def mean_difference(
+    model: Bridge,
+    pairs: Sequence[ContrastPair | tuple[str, str]],
+    layer: int,
+    token: int = -1,
+) -> SteeringVector:
+    """Contrastive activation addition (Panickssery et al. 2312.06681), the usual baseline.
+
+    The mean over pairs of the difference between the streams entering block ``layer``, each read
+    at one token of its own prompt. Prompts are not padded to each other's length for it.
+
+    Args:
+        model: Any TransformerBridge.
+        pairs: Contrast pairs or 2-tuples of strings.
+        layer: Layer to read at.
+        token: Which token, BOS being 0, negative from the end.
+
+    Returns:
+        One row at position "all".
+
+    Raises:
+        LayerError: The model has no such layer.
+        PromptError: No pair, or a prompt beyond the context.
+        PositionError: A prompt has no such token.
+
+    >>> model = load_model("testbed")
+    >>> vector = mean_difference(model, [("I love it", "I hate it"), ("Good", "Bad")], layer=1)
+    >>> len(vector.rows), vector.position
+    (1, 'all')
+    """
+    forward.check_layers(model, [layer])
+    texts = [as_pair(pair) for pair in pairs]
+    if not texts:
+        raise PromptError("the list of contrast pairs is empty: give at least one")
+    prompts = [encode(model, text) for pair in texts for text in (pair.positive, pair.negative)]
+    for index, prompt in enumerate(prompts):
+        where = f"the {('positive', 'negative')[index % 2]} prompt of pair {index // 2}"
+        check_context(model, len(prompt), where)
+        if not -len(prompt) <= token < len(prompt):
+            raise PositionError(
+                f"{where} has {len(prompt)} tokens, token {token} is asked for: choose one it has"
+            )
+    read = _rows_at(model, prompts, forward.hook_point(layer), token)
+    origin = {
+        "kind": "mean_difference",
+        "pairs": [[pair.positive, pair.negative] for pair in texts],
+        "token": token,
+        **source(model),
+    }
+    mean = (read[::2] - read[1::2]).mean(dim=0, keepdim=True)
+    return SteeringVector(mean, forward.hook_point(layer), "all", origin)
+
+
+def _rows_at(
+    model: Bridge, prompts: list[list[int]], name: str, token: int
+) -> Float[Tensor, "prompt d_model"]:
+    """The row of one token of each prompt, a few pairs at a time."""
+    step = 2 * PAIRS_PER_PASS
+    chunks = (prompts[start : start + step] for start in range(0, len(prompts), step))
+    return torch.stack(
+        [rows[token] for chunk in chunks for rows in caches.prompt_rows(model, chunk, name)]
+    )

@@ -1,0 +1,104 @@
+"""Vectors on disk: safetensors with metadata, written atomically, read with suspicion.
+
+Nothing in a file is ever executed: safetensors holds numbers, the metadata is JSON.
+"""
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actadd_lens.errors import OutputError, VectorFileError
+
+FORMAT = "actadd_lens.steering_vector"
+VERSION = "1"
+
+
+def write_atomically(path: str | PathLike[str], content: bytes) -> None:
+    """Write a file so that it is never seen half-written: a temporary one takes its place.
+
+    Raises:
+        OutputError: The directory is missing or not writable.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    try:
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror}: name a file in a directory that exists "
+            "and is writable"
+        ) from error
+
+
+def save_rows(
+    path: str | PathLike[str], rows: Float[Tensor, "pos d_model"], metadata: Mapping[str, Any]
+) -> None:
+    """Write rows and their metadata, any JSON value under each name.
+
+    Raises:
+        OutputError: The file cannot be written there.
+    """
+    from safetensors.torch import save
+
+    header = {name: json.dumps(value) for name, value in metadata.items()}
+    header |= {"format": FORMAT, "version": VERSION}
+    write_atomically(path, save({"rows": rows.contiguous()}, metadata=header))
+
+
+def load_rows(
+    path: str | PathLike[str],
+) -> tuple[Float[Tensor, "pos d_model"], dict[str, Any]]:
+    """Read what ``save_rows`` wrote.
+
+    Raises:
+        VectorFileError: No such file, or it holds something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            names = list(file.keys())
+            _check_format(path, header, names)
+            rows = file.get_tensor("rows").clone()  # the file may change under a mapped tensor
+    except (SafetensorError, OSError) as error:
+        raise VectorFileError(
+            f"cannot read {path}: {error}: give a file that SteeringVector.save wrote"
+        ) from error
+    if rows.dtype != torch.float32 or rows.ndim != 2:
+        raise VectorFileError(
+            f"{path} holds {rows.dtype} rows of shape {tuple(rows.shape)}: "
+            "a steering vector is float32, [pos, d_model]"
+        )
+    return rows, _metadata(path, header)
+
+
+def _check_format(path: str | PathLike[str], header: Mapping[str, str], names: list[str]) -> None:
+    found = header.get("format"), header.get("version")
+    if found != (FORMAT, VERSION) or names != ["rows"]:
+        raise VectorFileError(
+            f"{path} is not a steering vector: it says format {found[0]!r}, version {found[1]!r}, "
+            f"tensors {names[:3]}; expected {FORMAT!r}, {VERSION!r}, ['rows']"
+        )
+
+
+def _metadata(path: str | PathLike[str], header: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return {
+            name: json.loads(value)
+            for name, value in header.items()
+            if name not in ("format", "version")
+        }
+    except (ValueError, RecursionError) as error:
+        raise VectorFileError(f"the metadata of {path} is broken: {error}") from error

@@ -1,0 +1,188 @@
+"""Adding vectors to the residual stream (Algorithm 1, step 4).
+
+All vectors of one hook point are summed in float32 before the stream sees them, and only elements
+with something to add are touched. So ``v`` and ``-v`` leave the very bits of the clean run, in any
+precision, and two vectors at one point are their sum.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from actadd_lens import forward, positions
+from actadd_lens.errors import VectorError
+from actadd_lens.forward import Bridge, Call, Hook
+from actadd_lens.vectors import SteeringVector
+
+Steering: TypeAlias = SteeringVector | Sequence[SteeringVector] | None
+"""What a run is steered with: nothing, one vector, or several that add up."""
+
+
+def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
+    """The vectors of ``steering``, each of them fit for ``model``.
+
+    Raises:
+        VectorError: Not a vector, or one of another width.
+        LayerError: A layer or hook point that the model does not have.
+    """
+    if steering is None:
+        return ()
+    vectors = tuple(steering) if isinstance(steering, Sequence) else (steering,)
+    for vector in vectors:
+        if not isinstance(vector, SteeringVector):
+            raise VectorError(
+                f"cannot steer with a {type(vector).__name__}: give SteeringVectors, "
+                "e.g. SteeringVector(rows, 'blocks.6.hook_resid_pre')"
+            )
+        forward.point_of(model, vector.hook_point)
+        width = vector.rows.shape[1]
+        if width != forward.d_model(model):
+            raise VectorError(
+                f"vector has width {width}, {model.cfg.model_name} has d_model "
+                f"{forward.d_model(model)}: extract it from this model"
+            )
+    return vectors
+
+
+@contextmanager
+def steer(model: Bridge, steering: Steering) -> Iterator[None]:
+    """Steer every forward pass and cached generation inside the block.
+
+    Steering contexts nest and add up. On exit, also by an exception, the model is as it was, the
+    caller's own hooks included. Padding is taken from the attention mask, or from the strings when
+    the bridge pads them itself; a tensor of tokens without a mask has no padding. Generation must
+    use its key-value cache, as is the default, for generated tokens to be told from the prompt's.
+
+    Args:
+        model: Any TransformerBridge.
+        steering: A vector, several that add up, or None.
+
+    Raises:
+        VectorError, LayerError: The vector does not fit the model.
+        PositionError: From a pass inside the block, if a vector does not fit on a prompt.
+
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
+    >>> clean = model("I hate you")
+    >>> with steer(model, 5 * vector):
+    ...     steered = model("I hate you")
+    >>> torch.equal(clean, steered), torch.equal(clean, model("I hate you"))
+    (False, True)
+    """
+    points = _by_point(model, as_vectors(model, steering))
+    with forward.watched(model) as current:
+        hooks = [(name, _adder(vectors, current)) for name, vectors in points.items()]
+        with forward.attached(model, hooks):
+            yield
+
+
+def fwd_hooks(
+    model: Bridge, steering: Steering, attention_mask: Int[Tensor, "batch pos"] | None = None
+) -> list[tuple[str, Hook]]:
+    """Hooks that steer one pass over prompts, for ``model.run_with_hooks(..., fwd_hooks=...)``.
+
+    Args:
+        model: Any TransformerBridge.
+        steering: A vector, several that add up, or None.
+        attention_mask: 1 for a real token, 0 for padding; no padding by default.
+
+    Returns:
+        Pairs of hook point and callback.
+
+    Raises:
+        VectorError, LayerError: The vector does not fit the model.
+        PositionError: From the pass itself, if a vector does not fit on a prompt.
+
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
+    >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
+    """
+    call = Call(real=None if attention_mask is None else attention_mask.bool())
+    points = _by_point(model, as_vectors(model, steering))
+    return [(name, _adder(vectors, lambda: call)) for name, vectors in points.items()]
+
+
+def decode_hooks(model: Bridge, steering: Steering) -> list[tuple[str, Hook]]:
+    """Hooks for decode steps: those of the vectors that steer generated tokens, mostly none."""
+    vectors = [
+        vector
+        for vector in as_vectors(model, steering)
+        if positions.parse(vector.position).steers_generated
+    ]
+    call = Call(continues=True)
+    points = _by_point(model, vectors)
+    return [(name, _adder(vectors, lambda: call)) for name, vectors in points.items()]
+
+
+def add_rows(
+    residual: Float[Tensor, "batch pos d_model"],
+    vectors: Sequence[SteeringVector],
+    real: Bool[Tensor, "batch pos"],
+) -> Float[Tensor, "batch pos d_model"]:
+    """The stream of a batch of prompts with the rows of all vectors added where they belong.
+
+    Args:
+        residual: Never edited in place.
+        vectors: All of one hook point.
+        real: True for a real token, False for padding.
+
+    Raises:
+        PositionError: A vector does not fit on one of the prompts.
+        VectorError: The sum is beyond the range of the stream's dtype.
+
+    >>> vector = SteeringVector(torch.tensor([[2.0], [4.0]]), "blocks.1.hook_resid_pre", "back")
+    >>> add_rows(torch.ones(1, 4, 1), [vector], torch.ones(1, 4, dtype=torch.bool)).flatten()
+    tensor([1., 1., 3., 5.])
+    """
+    total = torch.zeros(residual.shape, device=residual.device)
+    for vector in vectors:
+        plan = positions.parse(vector.position)
+        rows = pad(vector.rows.to(residual.device), (0, 0, 0, 1))  # row -1: nothing is added
+        total = total + rows[positions.row_index(plan, real, len(vector.rows))]
+    return _add(residual, total)
+
+
+def _add(residual: Tensor, total: Tensor) -> Tensor:
+    """Add in the stream's dtype, leaving the bits of every element that gets nothing."""
+    cast = total.to(residual.dtype)
+    if not cast.isfinite().all():
+        raise VectorError(
+            f"the steering reaches {float(total.abs().max()):.3g}, beyond {residual.dtype}: "
+            "use a smaller coefficient, or load the model in float32 or bfloat16"
+        )
+    return torch.where(cast == 0, residual, residual + cast)
+
+
+def _adder(vectors: Sequence[SteeringVector], current: Callable[[], Call]) -> Hook:
+    generated = [v for v in vectors if positions.parse(v.position).steers_generated]
+    rows = sum((v.rows for v in generated), start=torch.zeros(1, 1))
+
+    def add(residual: Tensor, hook: Any) -> Tensor | None:
+        if residual.ndim != 3:
+            raise VectorError(
+                f"{hook.name} carries {tuple(residual.shape)}, not [batch, pos, d_model]: "
+                "steer at another hook point"
+            )
+        call = current()
+        if call.continues:
+            return _add(residual, rows.to(residual.device)) if generated else None
+        real = call.real
+        if real is None:
+            real = torch.ones(residual.shape[:2], dtype=torch.bool)
+        return add_rows(residual, vectors, real.to(residual.device))
+
+    return add
+
+
+def _by_point(model: Bridge, vectors: Sequence[SteeringVector]) -> dict[str, list[SteeringVector]]:
+    """Vectors by the hook point that they are added at."""
+    points: dict[str, list[SteeringVector]] = {}
+    for vector in vectors:
+        for name in forward.injection_points(model, vector.hook_point):
+            points.setdefault(name, []).append(vector)
+    return points
