@@ -1,0 +1,105 @@
+"""Clean beside steered completions of the same prompts and the same random numbers."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from actadd_lens.forward import Bridge
+from actadd_lens.generation import Completion, Completions, generate
+from actadd_lens.steering import Steering
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from rich.console import Console, ConsoleOptions, RenderResult
+else:
+    # Neither pandas nor rich is needed before something is shown.
+    DataFrame = Console = ConsoleOptions = RenderResult = Any
+
+_COLUMNS = ("prompt", "clean", "steered")
+_CELL = "text-align: left; vertical-align: top; white-space: pre-wrap"
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Two runs of the same keys. Prints as a table, shows as one in a notebook."""
+
+    clean: Completions
+    """Without steering."""
+    steered: Completions
+    """With steering; the i-th has the prompt and the random numbers of the i-th clean one."""
+
+    @property
+    def pairs(self) -> Iterator[tuple[Completion, Completion]]:
+        """Each clean completion with its steered counterpart."""
+        return zip(self.clean, self.steered, strict=True)
+
+    @property
+    def frame(self) -> DataFrame:
+        """One row a completion: the fields of ``Completion``, and which "run" it is of."""
+        import pandas as pd
+
+        runs = {"clean": self.clean.frame, "steered": self.steered.frame}
+        frame = pd.concat(runs, names=["run", None]).reset_index("run")
+        return frame.sort_values(["prompt_index", "sample_index", "run"], ignore_index=True)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*_COLUMNS, show_lines=True)
+        for clean, steered in self.pairs:
+            # As Text: square brackets in a completion are no markup.
+            table.add_row(Text(clean.prompt), Text(clean.text), Text(steered.text))
+        yield table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        buffer = StringIO()
+        Console(file=buffer, width=shutil.get_terminal_size().columns).print(self)
+        return buffer.getvalue().rstrip("\n")
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th style="{_CELL}">{name}</th>' for name in _COLUMNS)
+        rows = "\n".join(
+            "<tr>"
+            + "".join(
+                f'<td style="{_CELL}">{escape(text)}</td>'
+                for text in (clean.prompt, clean.text, steered.text)
+            )
+            + "</tr>"
+            for clean, steered in self.pairs
+        )
+        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def compare(
+    model: Bridge,
+    prompts: str | Sequence[str],
+    steering: Steering,
+    *,
+    samples: int = 3,
+    **sampling: Any,
+) -> Comparison:
+    """Continue prompts clean and steered, with the same random numbers.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        prompts: Texts to continue.
+        steering: A vector, or several that add up.
+        samples: Completions of each prompt and run.
+        **sampling: Further keywords of ``generate``, e.g. ``temperature``, ``seed``.
+
+    Raises:
+        TypeError: A keyword that ``generate`` does not have.
+        ActAddError: What ``generate`` raises.
+
+    >>> print(compare(model, "I hate you because", 5 * vector))  # doctest: +SKIP
+    """
+    steered = generate(model, prompts, steering, samples=samples, **sampling)
+    return Comparison(generate(model, prompts, samples=samples, **sampling), steered)

@@ -1,0 +1,195 @@
+"""Completing a batch of prompts: one steered prefill, then decode steps.
+
+The prompts of a batch are padded on the left and read once, steered. Their key-value cache is
+repeated for the samples of each prompt, and the rows then go on token by token. A row that has
+ended leaves the batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from actadd_lens import forward
+from actadd_lens.forward import Bridge, Hook
+from actadd_lens.prompts import pad_left
+from actadd_lens.sampling import (
+    Sampling,
+    adjusted_logits,
+    drawn_tokens,
+    exponential_noise,
+    greedy_tokens,
+    random_stream,
+    token_logprobs,
+)
+from actadd_lens.steering import Steering, decode_hooks, fwd_hooks
+from actadd_lens.twin import Twin, clean_twin
+
+_CACHE_BYTES = 2**31
+"""Bound on the key-value caches and logits of one batch, where the caller sets no batch size."""
+
+_MOST_ROWS = 64
+"""More rows at once gain next to nothing."""
+
+Step = Callable[
+    [Int[Tensor, "batch"], Any, Int[Tensor, "batch total"]],
+    tuple[Float[Tensor, "batch vocab"], Any],
+]
+"""Appends a token to each row of a key-value cache: (tokens, cache, mask) -> (logits, cache)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tokens of one completion and where they belong."""
+
+    prompt_index: int
+    sample_index: int
+    tokens: tuple[int, ...]
+    """Generated tokens; the last one is EOS where the completion ended by itself."""
+    logprobs: tuple[float, ...]
+    """Log-probability (nats) of each token under the model's unmodified distribution."""
+
+
+def complete(
+    model: Bridge,
+    prompts: Mapping[int, Sequence[int]],
+    steering: Steering,
+    sampling: Sampling,
+    batch_size: int | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Iterator[Row]:
+    """Complete prompts, in batches of about ``batch_size`` rows, in no particular order.
+
+    Args:
+        model: In eval mode.
+        prompts: Token ids, BOS included, by the index of the prompt.
+        steering: Fits all the prompts.
+        sampling: How tokens are drawn.
+        batch_size: Rows decoded at once; by default what fits into 2 GiB, 64 at most.
+        advance: Called with the number of tokens that each step has settled.
+    """
+    hooks = decode_hooks(model, steering)
+    twin = None if hooks else clean_twin(model)
+    longest = max(map(len, prompts.values())) + sampling.max_new_tokens
+    n_rows = batch_size or rows_at_once(model, longest)
+    # Prompts of like length together, so that little is padded.
+    order = sorted(prompts, key=lambda index: len(prompts[index]))
+    for group in _chunks(order, max(1, n_rows // sampling.samples)):
+        yield from _complete_group(
+            model, {i: prompts[i] for i in group}, steering, sampling, n_rows, twin, hooks, advance
+        )
+
+
+def rows_at_once(model: Bridge, n_tokens: int) -> int:
+    """Rows of ``n_tokens`` whose keys, values, attention patterns and logits fit into 2 GiB."""
+    cfg = model.cfg
+    element = torch.finfo(cfg.dtype).bits // 8
+    kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+    cached = 2 * cfg.n_layers * kv_heads * cfg.d_head * n_tokens * element
+    patterns = cfg.n_layers * cfg.n_heads * n_tokens**2 * element
+    logits = 4 * 4 * cfg.d_vocab  # the model's, and a few float32 copies in the sampler
+    return max(1, min(_MOST_ROWS, _CACHE_BYTES // (cached + patterns + logits)))
+
+
+def _complete_group(
+    model: Bridge,
+    prompts: Mapping[int, Sequence[int]],
+    steering: Steering,
+    sampling: Sampling,
+    n_rows: int,
+    twin: Twin | None,
+    hooks: Sequence[tuple[str, Hook]],
+    advance: Callable[[int], object],
+) -> Iterator[Row]:
+    """Read some prompts once, then decode all their samples, ``n_rows`` at a time."""
+    device = forward.device(model)
+    tokens, mask = (
+        t.to(device) for t in pad_left(list(prompts.values()), model.tokenizer.pad_token_id)
+    )
+    logits, cache = forward.prefill(model, tokens, mask, fwd_hooks(model, steering, mask))
+    eos = model.tokenizer.eos_token_id if sampling.stop_at_eos else None
+    padded = not bool(mask.all())
+
+    def step(tokens: Tensor, cache: Any, mask: Tensor) -> tuple[Tensor, Any]:
+        if twin is None:
+            return forward.decode_step(model, tokens, cache, mask, hooks)
+        return twin.decode_step(tokens, cache, mask if padded else None)
+
+    keys = [(place, s) for place in range(len(prompts)) for s in range(sampling.samples)]
+    indices = list(prompts)
+    for chunk in _chunks(keys, n_rows):
+        places = torch.tensor([place for place, _ in chunk], device=device)
+        streams = [random_stream(sampling.seed, indices[place], s) for place, s in chunk]
+        continued = _continue_rows(
+            step, logits[places], _rows_of(cache, places), mask[places],
+            streams, sampling, eos, advance,
+        )  # fmt: skip
+        for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
+            yield Row(indices[place], sample, ids, logprobs)
+
+
+def _continue_rows(
+    step: Step,
+    logits: Float[Tensor, "batch vocab"],
+    cache: Any,
+    mask: Int[Tensor, "batch pos"],
+    streams: Sequence[np.random.Generator],
+    sampling: Sampling,
+    eos: int | None,
+    advance: Callable[[int], object],
+) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Tokens and log-probs of each row, from the logits after its prompt on."""
+    n_rows, n_prompt = mask.shape
+    n_new = sampling.max_new_tokens
+    tokens = torch.zeros(n_rows, n_new, dtype=torch.long, device=mask.device)
+    logprobs = torch.zeros(n_rows, n_new, device=mask.device)
+    lengths = torch.full((n_rows,), n_new)
+    counts = torch.zeros(logits.shape, device=mask.device) if sampling.frequency_penalty else None
+    whole_mask = torch.cat([mask, mask.new_ones(n_rows, n_new)], dim=1)
+    active = torch.arange(n_rows, device=mask.device)
+    for i in range(n_new):
+        logits = logits.float()
+        adjusted = adjusted_logits(logits, counts, sampling)
+        if sampling.greedy:
+            chosen = greedy_tokens(adjusted)
+        else:
+            chosen = drawn_tokens(adjusted, exponential_noise(streams, logits.shape[-1]))
+        tokens[active, i] = chosen
+        logprobs[active, i] = token_logprobs(logits, chosen)
+        advance(len(active))
+        if i + 1 == n_new:
+            break
+        if counts is not None:
+            counts.scatter_add_(1, chosen[:, None], torch.ones_like(chosen[:, None]).float())
+        ended = None if eos is None else chosen == eos
+        if ended is not None and bool(ended.any()):
+            lengths[active[ended].cpu()] = i + 1
+            advance(int(ended.sum()) * (n_new - i - 1))
+            if bool(ended.all()):
+                break
+            going = (~ended).nonzero()[:, 0]
+            active, chosen, whole_mask = active[going], chosen[going], whole_mask[going]
+            counts = None if counts is None else counts[going]
+            streams = [streams[row] for row in going.tolist()]
+            cache.batch_select_indices(going)
+        logits, cache = step(chosen, cache, whole_mask[:, : n_prompt + i + 1])
+    rows = zip(lengths.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
+    return [(tuple(ids[:n]), tuple(values[:n])) for n, ids, values in rows]
+
+
+def _rows_of(cache: Any, rows: Int[Tensor, "batch"]) -> Any:
+    """A key-value cache made of some rows of another, which stays as it is."""
+    selected = copy(cache)
+    selected.layers = [copy(layer) for layer in cache.layers]
+    selected.batch_select_indices(rows)
+    return selected
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,249 @@
+"""Generating text with and without steering.
+
+An ActAdd vector changes the stream of the prompt only (Algorithm 1): one steered pass fills the
+key-value cache, which all samples of the prompt share, and what follows is ordinary decoding. It
+runs on a clean Hugging Face twin of the bridge (``twin``), unless hooks must fire at every token.
+
+What holds for a completion: it is a function of the model, its prompt, the steering, the sampling
+options, and its key (seed, prompt index, sample index). Batch size and neighbours enter it only as
+rounding errors of the logits, which decide between tokens that are within such an error of a tie.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+
+from actadd_lens import forward, positions
+from actadd_lens.decoding import complete
+from actadd_lens.errors import PromptError
+from actadd_lens.forward import Bridge
+from actadd_lens.prompts import tokenize
+from actadd_lens.sampling import Sampling, require_count
+from actadd_lens.steering import Steering, as_vectors
+from actadd_lens.vectors import SteeringVector, source
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:
+    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+_SHOWN = 8
+"""Completions in a repr."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote behind one prompt."""
+
+    prompt: str
+    """The text that was continued, as given."""
+    text: str
+    """The raw text of the completion alone, nothing stripped; an EOS that ended it is left out."""
+    tokens: tuple[int, ...] = field(repr=False)
+    """Generated token ids; the last one is EOS where the completion ended by itself."""
+    logprobs: tuple[float, ...] = field(repr=False)
+    """Log-probability (nats) of each token under the distribution of the model, steered if it was:
+    at temperature 1, before penalty, top-k and top-p, whatever the token was drawn with."""
+    prompt_index: int
+    """Index of the prompt among those given."""
+    sample_index: int
+    """Index of the completion among those of its prompt."""
+
+
+@dataclass(frozen=True, repr=False)
+class Completions(Sequence[Completion]):
+    """Completions of some prompts, by prompt and sample."""
+
+    items: tuple[Completion, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Model, versions, steering and sampling options, enough to run again: plain JSON."""
+
+    @overload
+    def __getitem__(self, index: int) -> Completion: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Completions": ...
+    def __getitem__(self, index: int | slice) -> "Completion | Completions":
+        if isinstance(index, slice):
+            return Completions(self.items[index], self.provenance)
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        n_prompts = len({item.prompt_index for item in self.items})
+        lines = [f"Completions(n={len(self)}, prompts={n_prompts})"]
+        lines += [
+            f"  [{i.prompt_index}.{i.sample_index}] {i.prompt!r} -> {i.text!r}"
+            for i in self.items[:_SHOWN]
+        ]
+        if len(self) > _SHOWN:
+            lines.append(f"  ... and {len(self) - _SHOWN} more")
+        return "\n".join(lines)
+
+    @property
+    def frame(self) -> DataFrame:
+        """One row a completion; the columns are the fields of ``Completion``."""
+        import pandas as pd
+
+        columns = list(Completion.__dataclass_fields__)
+        return pd.DataFrame([[getattr(i, c) for c in columns] for i in self.items], columns=columns)
+
+
+def generate(
+    model: Bridge,
+    prompts: str | Sequence[str],
+    steering: Steering = None,
+    *,
+    max_new_tokens: int = 40,
+    samples: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    frequency_penalty: float = 0.0,
+    seed: int = 0,
+    stop_at_eos: bool = True,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Completions:
+    """Continue prompts, steered or not.
+
+    The steered and the clean run of one seed share their random numbers, completion by completion,
+    so that differences between them are paired. The global random state is neither read nor
+    written, and the model is left as it was, also by an exception or an interrupt.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        prompts: Texts to continue; BOS is put in front of each.
+        steering: A vector, several that add up, or None.
+        max_new_tokens: Tokens generated at most.
+        samples: Completions of each prompt.
+        temperature: The logits are divided by it; 0 takes the likeliest token each time.
+        top_p: Nucleus sampling: the fewest likeliest tokens with this total probability.
+        top_k: Only the k likeliest tokens; with ``top_p``, it is applied first.
+        frequency_penalty: Subtracted from a token's logit for each time that the completion
+            already has it, also at temperature 0. This is OpenAI's definition; the prompt does
+            not count.
+        seed: With the index of prompt and sample, the key of a completion's random stream.
+        stop_at_eos: Whether a completion ends at the tokenizer's EOS.
+        batch_size: Completions decoded at once; by default as many as fit into 2 GiB, at most 64.
+            It changes speed and memory, no result.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``samples`` completions of each prompt, in the order of the prompts.
+
+    Raises:
+        PromptError: No prompt, an empty one, or one too long for the context with its completion.
+        SamplingError: An option out of its range.
+        VectorError, LayerError: A vector that does not fit the model.
+        PositionError: A vector that does not fit on a prompt.
+
+    >>> generate(model, "I hate you because", 5 * vector, seed=1)  # doctest: +SKIP
+    Completions(n=1, prompts=1)
+      [0.0] 'I hate you because' -> ' you are so beautiful'
+    """
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+        stop_at_eos=stop_at_eos,
+    )
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    ids = tokenize(model, texts)
+    _check_context(model, ids, max_new_tokens)
+    vectors = as_vectors(model, steering)
+    _check_fit(ids, vectors)
+    with _in_eval_mode(model), _bar(len(ids) * samples * max_new_tokens, progress) as bar:
+        rows = list(complete(model, dict(enumerate(ids)), vectors, sampling, batch_size, bar))
+    rows.sort(key=lambda row: (row.prompt_index, row.sample_index))
+    items = tuple(
+        Completion(
+            prompt=texts[row.prompt_index],
+            text=_text(model, ids[row.prompt_index], row.tokens, stop_at_eos),
+            tokens=row.tokens,
+            logprobs=row.logprobs,
+            prompt_index=row.prompt_index,
+            sample_index=row.sample_index,
+        )
+        for row in rows
+    )
+    origin = {
+        **source(model),
+        "steering": [{"hook_point": v.hook_point, "position": v.position, **v.provenance}
+                     for v in vectors],
+        "sampling": asdict(sampling),
+    }  # fmt: skip
+    return Completions(items, origin)
+
+
+def _check_context(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> None:
+    limit = forward.n_ctx(model)
+    for index, ids in enumerate(prompts):
+        if len(ids) + n_new > limit:
+            raise PromptError(
+                f"prompt {index} has {len(ids)} tokens (BOS included), with {n_new} new ones that "
+                f"is {len(ids) + n_new}: {model.cfg.model_name} reads at most {limit}; shorten the "
+                "prompt or lower max_new_tokens"
+            )
+
+
+def _check_fit(prompts: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]) -> None:
+    """Raise ``PositionError`` if a vector does not fit on some prompt, before anything runs."""
+    lengths = torch.tensor([len(ids) for ids in prompts])
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    for vector in vectors:
+        positions.row_index(positions.parse(vector.position), real, len(vector.rows))
+
+
+def _text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int], stop_at_eos: bool) -> str:
+    """Raw text of the tokens where they stand.
+
+    Some tokenizers drop the space in front of a text's first word, so prompt and completion are
+    decoded together and the prompt's part is cut off.
+    """
+    tokenizer = model.tokenizer
+    if stop_at_eos and tokens[-1] == tokenizer.eos_token_id:
+        tokens = tokens[:-1]
+
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text
+
+    head, whole = decode(prompt), decode([*prompt, *tokens])
+    return whole[len(head) :] if whole.startswith(head) else decode(tokens)
+
+
+@contextmanager
+def _in_eval_mode(model: Bridge) -> Iterator[None]:
+    """Without dropout, which draws from the global random state; each module's mode is restored."""
+    modes = {m: m.training for m in (*model.modules(), *model.original_model.modules())}
+    training = [module for module, mode in modes.items() if mode]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _bar(n_tokens: int, shown: bool) -> Iterator[Any]:
+    """A function that advances a progress bar by a number of tokens."""
+    if not shown:
+        yield lambda _: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=n_tokens, unit="token", desc="generating") as bar:
+        yield bar.update
