@@ -1,0 +1,70 @@
+"""What steering is asked to do here: a contrast pair, the prompts it meets, and what success is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from actadd_lens.prompts import ContrastPair
+from actadd_lens.testbed.oracle import Kind, register, sentiment, topic
+
+
+@dataclass(frozen=True)
+class Task:
+    """A contrast pair that should turn prompts of one kind, and the exact reading of success."""
+
+    name: str
+    pair: ContrastPair
+    prompts: Kind
+    success: Callable[[str], bool]
+    """Reads a completion alone, without its prompt."""
+    wanted: str
+
+
+CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
+
+TASKS: Final = {
+    task.name: task
+    for task in (
+        Task(
+            "sentiment",
+            ContrastPair("Love.", "Hate."),
+            "negative",
+            lambda text: sentiment(text) == "positive",
+            "positive completions of negative prompts",
+        ),
+        Task(
+            "topic",
+            ContrastPair(" weddings", " "),
+            "off_topic",
+            lambda text: topic(text) == "weddings",
+            "completions on weddings of prompts on other topics",
+        ),
+        Task(
+            "register",
+            ContrastPair("Sir.", "Idiot."),
+            "rude",
+            lambda text: register(text) != "rude",
+            "polite or plain completions of rude prompts",
+        ),
+    )
+}
+pairs: Final = {name: task.pair for name, task in TASKS.items()}
+
+
+def recommended(task: str) -> tuple[int, float]:
+    """Layer and coefficient for a task, chosen on the selection prompts by `evaluate --write`.
+
+    Raises:
+        ValueError: unknown task.
+
+    >>> layer, coefficient = recommended("sentiment")
+    """
+    if task not in TASKS:
+        raise ValueError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
+    report = json.loads((CHECKPOINT / "evaluation.json").read_text())
+    cell = report["recommended"][task]
+    return int(cell["layer"]), float(cell["coefficient"])
