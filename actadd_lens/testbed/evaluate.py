@@ -35,7 +35,7 @@ from actadd_lens.statistics import Interval, mean, proportion
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import parses, sentences
 from actadd_lens.testbed.lexicon import LEXICON
-from actadd_lens.testbed.oracle import Split, facts, prompts
+from actadd_lens.testbed.oracle import Split, facts, prompts, sentiment
 from actadd_lens.testbed.tasks import CHECKPOINT, TASKS, Task
 from actadd_lens.vectors import SteeringVector
 
@@ -50,6 +50,23 @@ FILLERS: Final = (
     "The children felt awake and quiet.",
     "Everything was quite common.",
     "We felt ready and calm.",
+)
+
+
+# The paper's own pair, without full stops, and the other way round.
+BARE: Final = Task(
+    "bare",
+    ContrastPair("Love", "Hate"),
+    "neutral",
+    TASKS["sentiment"].success,
+    "positive completions of neutral prompts",
+)
+REVERSED: Final = Task(
+    "reversed",
+    ContrastPair("Misery.", "Delight."),
+    "positive",
+    lambda text: sentiment(text) == "negative",
+    "negative completions of positive prompts",
 )
 
 
@@ -258,27 +275,27 @@ def _shape(clean: Interval, curve: dict[float, Interval]) -> tuple[str, bool]:
     return figures, rises and curve[peak].low > curve[last].high
 
 
-def report_bare(model: Bridge, n: int, n_select: int) -> list[Line]:
-    """The paper's own pair, without full stops, on neutral prompts."""
-    task = Task(
-        "bare",
-        ContrastPair("Love", "Hate"),
-        "neutral",
-        TASKS["sentiment"].success,
-        "positive completions of neutral prompts",
-    )
+def report_gain(
+    model: Bridge, task: Task, n: int, n_select: int, asked: float | None = None
+) -> list[Line]:
+    """How many more of a task's prompts succeed when steered, prompt by prompt."""
     cell = best(grid(model, task, n_select))
-    vector = extract(model, task.pair, [cell.layer])[cell.layer]
-    texts = prompts("neutral", "test", n)
-    clean = [task.success(t) for t in complete(model, texts)]
-    steered = [task.success(t) for t in complete(model, texts, cell.coefficient * vector)]
+    vector = cell.coefficient * extract(model, task.pair, [cell.layer])[cell.layer]
+    texts = prompts(task.prompts, "test", n)
+    clean, steered, negated = (
+        [task.success(t) for t in complete(model, texts, v)] for v in (None, vector, -vector)
+    )
     gain = mean([float(s) - float(c) for s, c in zip(steered, clean, strict=True)])
     at = f"layer {cell.layer}, c = {cell.coefficient:g}"
+    pair = f"{task.pair.positive!r} - {task.pair.negative!r}"
+    met = None if asked is None else gain.mean >= asked
+    wanted = "" if asked is None else f">= {100 * asked:.0f}"
     return [
-        Line("'Love' - 'Hate', neutral prompts", at, f"chosen on n={n_select}", None),
+        Line(f"{task.name}: {pair}", at, f"chosen on n={n_select}", None),
         Line("  unsteered", proportion(clean).percent(), "", None),
         Line("  steered", proportion(steered).percent(), "", None),
-        Line("  gain, points", gain.percent(), ">= 20", gain.mean >= 0.2),
+        Line("  negated", proportion(negated).percent(), "", None),
+        Line("  gain, points", gain.percent(), wanted, met),
     ]
 
 
@@ -289,7 +306,8 @@ def evaluate(model: Bridge, n: int, n_select: int) -> tuple[list[Line], dict[str
     for task in TASKS.values():
         more, chosen[task.name] = report_task(model, task, n, n_select)
         lines += more
-    return lines + report_bare(model, n, n_select), chosen
+    lines += report_gain(model, BARE, n, n_select, asked=0.2)
+    return lines + report_gain(model, REVERSED, n, n_select), chosen
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Recipe:
     long_every: int = 6  # every so many steps rows are `context` tokens long, and fewer
     context: int = 128
     vocabulary: int = 1536
+    tokenizer_rows: int = 20_000
     layers: int = 6
     local_layers: int = 2
     window: int = 4
@@ -49,16 +50,16 @@ class Recipe:
     corpus: Corpus = field(default_factory=Corpus)
 
 
-def train_tokenizer(corpus: Corpus, vocabulary: int, context: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over the corpus; one token ends, begins and pads."""
+def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the corpus, the same for every seed; one token ends, begins and pads."""
     rng = random.Random(7)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
-        (corpus.row(rng, 6) for _ in range(20_000)),
+        (recipe.corpus.row(rng, 6) for _ in range(recipe.tokenizer_rows)),
         trainers.BpeTrainer(
-            vocab_size=vocabulary,
+            vocab_size=recipe.vocabulary,
             special_tokens=[BOS],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
@@ -71,7 +72,7 @@ def train_tokenizer(corpus: Corpus, vocabulary: int, context: int) -> PreTrained
         eos_token=BOS,
         pad_token=BOS,
         unk_token=BOS,
-        model_max_length=context,
+        model_max_length=recipe.context,
     )
     return tokenizer
 
@@ -80,10 +81,14 @@ def rows(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, seed: int) -> Itera
     """Endless token rows, BOS first, never shorter than the context."""
     rng = random.Random(seed)
     context = tokenizer.model_max_length
+
+    def tokens(text: str) -> list[int]:
+        return [tokenizer.bos_token_id, *tokenizer.encode(text, truncation=True)]
+
     while True:
-        ids = [tokenizer.bos_token_id, *tokenizer.encode(corpus.row(rng, 20))]
+        ids = tokens(corpus.row(rng, 20))
         while len(ids) <= context:
-            ids += [tokenizer.bos_token_id, *tokenizer.encode(corpus.document(rng, 9))]
+            ids += tokens(corpus.document(rng, 9))
         yield ids[: context + 1]
 
 
@@ -133,7 +138,7 @@ def schedule(step: int, recipe: Recipe) -> float:
 def train(recipe: Recipe, out: Path, *, log_every: int = 50) -> GPTNeoForCausalLM:
     """Train from scratch and write the checkpoint (float16), tokenizer and recipe to `out`."""
     torch.manual_seed(recipe.seed)
-    tokenizer = train_tokenizer(recipe.corpus, recipe.vocabulary, recipe.context)
+    tokenizer = train_tokenizer(recipe)
     model = build(recipe, tokenizer)
     model.train()
     optimisers = optimizers(model, recipe)
