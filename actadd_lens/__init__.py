@@ -13,16 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actadd_lens import metrics as metrics
+    from actadd_lens import statistics as statistics
     from actadd_lens import testbed as testbed
     from actadd_lens.comparison import Comparison as Comparison
     from actadd_lens.comparison import compare as compare
     from actadd_lens.errors import ActAddError as ActAddError
     from actadd_lens.errors import LayerError as LayerError
+    from actadd_lens.errors import MetricError as MetricError
+    from actadd_lens.errors import MissingExtraError as MissingExtraError
     from actadd_lens.errors import ModelLoadError as ModelLoadError
     from actadd_lens.errors import OutputError as OutputError
     from actadd_lens.errors import PositionError as PositionError
     from actadd_lens.errors import PromptError as PromptError
     from actadd_lens.errors import SamplingError as SamplingError
+    from actadd_lens.errors import TextFileError as TextFileError
     from actadd_lens.errors import VectorError as VectorError
     from actadd_lens.errors import VectorFileError as VectorFileError
     from actadd_lens.extraction import extract as extract
@@ -30,10 +35,28 @@ if TYPE_CHECKING:
     from actadd_lens.generation import Completion as Completion
     from actadd_lens.generation import Completions as Completions
     from actadd_lens.generation import generate as generate
+    from actadd_lens.geometry import cosines as cosines
+    from actadd_lens.geometry import dose as dose
+    from actadd_lens.geometry import residual_norms as residual_norms
+    from actadd_lens.lens import lens_logprobs as lens_logprobs
+    from actadd_lens.lens import logit_lens as logit_lens
+    from actadd_lens.lens import unembed_vector as unembed_vector
+    from actadd_lens.likelihood import next_token_logprobs as next_token_logprobs
+    from actadd_lens.likelihood import next_token_shift as next_token_shift
+    from actadd_lens.likelihood import token_logprobs as token_logprobs
     from actadd_lens.models import load_model as load_model
+    from actadd_lens.perplexity import perplexity_ratio as perplexity_ratio
+    from actadd_lens.perplexity import prompting_ratio as prompting_ratio
+    from actadd_lens.perplexity import ratio_summary as ratio_summary
     from actadd_lens.prompts import ContrastPair as ContrastPair
+    from actadd_lens.scoring import score as score
+    from actadd_lens.scoring import summarize as summarize
+    from actadd_lens.separation import Separability as Separability
+    from actadd_lens.separation import separability as separability
+    from actadd_lens.separation import split_half as split_half
     from actadd_lens.steering import fwd_hooks as fwd_hooks
     from actadd_lens.steering import steer as steer
+    from actadd_lens.texts import read_texts as read_texts
     from actadd_lens.vectors import SteeringVector as SteeringVector
 
 __version__ = "0.1.0"
@@ -50,24 +73,47 @@ _ROOM_OF = {
     "Completion": "generation",
     "Completions": "generation",
     "compare": "comparison",
+    "score": "scoring",
+    "summarize": "scoring",
+    "read_texts": "texts",
+    "token_logprobs": "likelihood",
+    "next_token_logprobs": "likelihood",
+    "next_token_shift": "likelihood",
+    "perplexity_ratio": "perplexity",
+    "prompting_ratio": "perplexity",
+    "ratio_summary": "perplexity",
+    "residual_norms": "geometry",
+    "dose": "geometry",
+    "cosines": "geometry",
+    "split_half": "separation",
+    "separability": "separation",
+    "Separability": "separation",
+    "logit_lens": "lens",
+    "lens_logprobs": "lens",
+    "unembed_vector": "lens",
     "Comparison": "comparison",
     "ActAddError": "errors",
     "LayerError": "errors",
+    "MetricError": "errors",
+    "MissingExtraError": "errors",
     "ModelLoadError": "errors",
     "OutputError": "errors",
     "PositionError": "errors",
     "PromptError": "errors",
     "SamplingError": "errors",
+    "TextFileError": "errors",
     "VectorError": "errors",
     "VectorFileError": "errors",
 }
 
-__all__ = [*_ROOM_OF, "__version__", "testbed"]
+_ROOMS = ("metrics", "statistics", "testbed")
+
+__all__ = [*_ROOM_OF, *_ROOMS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "testbed":
-        return import_module("actadd_lens.testbed")
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)

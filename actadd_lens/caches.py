@@ -6,6 +6,7 @@ reads each prompt, one per token.
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -29,9 +30,17 @@ def prompt_rows(
     model: Bridge, prompts: Sequence[Sequence[int]], name: str
 ) -> list[Float[Tensor, "pos d_model"]]:
     """Rows of each prompt at one point, given as token ids, padding left out."""
+    return [rows for [rows] in prompt_streams(model, prompts, [name])]
+
+
+def prompt_streams(
+    model: Bridge, prompts: Sequence[Sequence[int]], hook_points: Sequence[str]
+) -> list[Float[Tensor, "point pos d_model"]]:
+    """As ``prompt_rows``, at several points."""
     tokens, mask = pad_right(prompts, pad=0)
-    batch = _capture(model, tokens, mask, [name])[name]
-    return [rows[: len(prompt)] for rows, prompt in zip(batch, prompts, strict=True)]
+    captured = _capture(model, tokens, mask, hook_points)
+    batch = torch.stack([captured[name] for name in hook_points], dim=1)
+    return [rows[:, : len(prompt)] for rows, prompt in zip(batch, prompts, strict=True)]
 
 
 def _capture(

@@ -31,7 +31,7 @@ from actadd_lens.vectors import SteeringVector
 COEFFICIENTS = (1.0, 2.0, 4.0, 8.0, 16.0)
 NEW_TOKENS = 24
 SHOWN = 3
-GRID_PROMPTS = 50  # of each point of the figures but the recommended one
+N_PROMPTS = 100
 SEED = 0
 
 
@@ -55,14 +55,13 @@ class Cell:
     """One setting of the grid: the vector already scaled, or None for the clean run."""
 
     question: Question
-    prompts: Sequence[str]
     control: str
     layer: int | None
     coefficient: float | None
     steering: SteeringVector | None
 
 
-def questions(n: int = 200) -> list[Question]:
+def questions(n: int = N_PROMPTS) -> list[Question]:
     """Sentiment and topic on `n` test prompts each, at the recommended layers and coefficients."""
     tasks = [testbed.TASKS[name] for name in ("sentiment", "topic")]
     return [
@@ -158,14 +157,14 @@ def _show(model: Bridge, question: Question, vector: SteeringVector, console: Co
 
 def _cells(question: Question, vectors: dict[int, SteeringVector]) -> Iterator[Cell]:
     """The recommended cell and its controls, then other layers, then other coefficients."""
-    yield Cell(question, question.prompts, "unsteered", None, None, None)
+    yield Cell(question, "unsteered", None, None, None)
     here = question.layer, question.coefficient
-    yield from _steered(question, vectors, *here, n=len(question.prompts))
+    yield from _steered(question, vectors, *here)
     grid = [(layer, question.coefficient) for layer in vectors]
     grid += [(question.layer, coefficient) for coefficient in COEFFICIENTS]
     for layer, coefficient in grid:
         if (layer, coefficient) != here:
-            yield from _steered(question, vectors, layer, coefficient, n=GRID_PROMPTS)
+            yield from _steered(question, vectors, layer, coefficient)
 
 
 def _steered(
@@ -173,7 +172,6 @@ def _steered(
     vectors: dict[int, SteeringVector],
     layer: int,
     coefficient: float,
-    n: int,
 ) -> Iterator[Cell]:
     vector = coefficient * vectors[layer]
     for control, steering in (
@@ -181,14 +179,14 @@ def _steered(
         ("random", vector.random_like(SEED)),
         ("negated", -vector),
     ):
-        yield Cell(question, question.prompts[:n], control, layer, coefficient, steering)
+        yield Cell(question, control, layer, coefficient, steering)
 
 
 def _run(model: Bridge, cell: Cell) -> pd.DataFrame:
     """One row per completion."""
     asked = cell.question
     completions = generate(
-        model, list(cell.prompts), cell.steering, max_new_tokens=NEW_TOKENS, seed=SEED
+        model, list(asked.prompts), cell.steering, max_new_tokens=NEW_TOKENS, seed=SEED
     )
     size = len(completions)
     return pd.DataFrame(
@@ -228,7 +226,7 @@ def _report(rows: pd.DataFrame, asked: Sequence[Question], console: Console) -> 
             success = proportion(cell["success"].tolist()).percent()
             valid = proportion(cell["valid"].tolist()).percent()
             name = names.get(str(control), str(control))
-            _say(console, f"  {name:8} {success:24} (valid sentences: {valid})")
+            _say(console, f"  {name:8} {success:24} (all valid: {valid})")
 
 
 def _draw(cells: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
@@ -240,8 +238,7 @@ def _draw(cells: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Pat
         out / "layer_profile.png": (plots.layer_profile, clean | same_c),
         out / "coefficient_curve.png": (plots.coefficient_curve, clean | same_layer),
     }
-    few, many = cells["n"].min(), cells["n"].max()
-    note = f"bands: 95% intervals; n = {many} for clean and the recommended point, {few} elsewhere"
+    note = f"bands: 95% intervals, n = {cells['n'].max()} prompts"
     for path, (figure, chosen) in cuts.items():
         drawn = figure(
             cells[chosen], ylabel="completions with the wanted reading", unit="%", note=note

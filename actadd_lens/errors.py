@@ -1,7 +1,7 @@
 """The exceptions a caller can catch.
 
-Every message states the values that clash and the remedy. All but the two about files and models
-are also a ``ValueError``, since what they reject is a value.
+Every message states the values that clash and the remedy. Those that reject a value are also a
+``ValueError``; those about files, models and missing libraries are not.
 """
 
 
@@ -15,6 +15,10 @@ class ModelLoadError(ActAddError):
 
 class VectorFileError(ActAddError):
     """A file does not hold a steering vector: truncated, foreign, or hostile."""
+
+
+class TextFileError(ActAddError):
+    """A file of texts cannot be read, or one of its lines is broken."""
 
 
 class OutputError(ActAddError):
@@ -39,3 +43,11 @@ class VectorError(ActAddError, ValueError):
 
 class SamplingError(ActAddError, ValueError):
     """Sampling options out of range."""
+
+
+class MetricError(ActAddError, ValueError):
+    """A metric that is unknown or wrongly set up, or whose service gives no score."""
+
+
+class MissingExtraError(ActAddError, ImportError):
+    """An optional library that is not installed; the message names the extra that brings it."""

@@ -157,6 +157,7 @@ def capture(
     tokens: Int[Tensor, "batch pos"],
     mask: Int[Tensor, "batch pos"],
     hook_points: Sequence[str],
+    hooks: Sequence[tuple[str, Hook]] = (),
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
     """Read the stream at the named points in one pass that ends at the last of them.
 
@@ -165,6 +166,7 @@ def capture(
         tokens: Token ids.
         mask: 1 for a real token, 0 for padding.
         hook_points: Names, none of them twice.
+        hooks: In place during the pass, and before the reading where they share a point.
 
     Returns:
         A float32 copy of the activation at each point.
@@ -182,13 +184,53 @@ def capture(
 
         return read
 
-    with torch.no_grad(), attached(model, [(name, reader(name)) for name in hook_points]):
+    readers = [(name, reader(name)) for name in hook_points]
+    with torch.no_grad(), attached(model, [*hooks, *readers]):
         try:
             model(tokens, attention_mask=mask, return_type=None)
         except _AllCaptured:
             return captured
     unread = sorted(set(hook_points) - captured.keys())
     raise LayerError(f"{model.cfg.model_name} never reached the hook points {unread}")
+
+
+def logits(
+    model: Bridge,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"],
+    hooks: Sequence[tuple[str, Hook]] = (),
+) -> Float[Tensor, "batch pos vocab"]:
+    """Logits after every token, read with ``hooks`` in place."""
+    with torch.no_grad(), attached(model, hooks):
+        read: Tensor = model(tokens, attention_mask=mask, return_type="logits")
+    return read
+
+
+def direct_logits(model: Bridge, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    """What rows of the stream add to the logits directly, up to the final norm's scale.
+
+    Of what lies between, this is the linear part: the final norm's centring and weights and the
+    unembedding, as TransformerLens folds them into one (``fold_ln``, ``center_unembed``). Its
+    biases, and what some models do to the logits last, are left out.
+
+    Returns:
+        Logits relative to their mean over the vocabulary, which softmax does not see.
+
+    Raises:
+        LayerError: The bridge has no final norm or unembedding of its own.
+    """
+    norm, unembed = (getattr(model, name, None) for name in ("ln_final", "unembed"))
+    if norm is None or unembed is None:
+        raise LayerError(
+            f"{model.cfg.model_name} has no ln_final and unembed in TransformerLens: "
+            "its vectors cannot be read as tokens"
+        )
+    with torch.no_grad():
+        folded = norm.weight.float() + float(norm.uses_weight_offset)
+        rows = rows.to(folded.device)
+        centred = rows if norm.uses_rms_norm else rows - rows.mean(dim=1, keepdim=True)
+        read: Tensor = (centred * folded) @ unembed.W_U.float()
+        return read - read.mean(dim=1, keepdim=True)
 
 
 def prefill(

@@ -75,13 +75,16 @@ def check_rows(position: int | str, n_rows: int) -> None:
         )
 
 
-def row_index(plan: Plan, real: Bool[Tensor, "batch pos"], n_rows: int) -> Int[Tensor, "batch pos"]:
+def row_index(
+    plan: Plan, real: Bool[Tensor, "batch pos"], n_rows: int, first: int = 0
+) -> Int[Tensor, "batch pos"]:
     """Which row lands on which token of a batch of prompts; ``NO_ROW`` where none does.
 
     Args:
         plan: From ``parse``.
         real: True for a real token, False for padding, wherever it is.
         n_rows: Number of rows of the vector.
+        first: Index of the batch's first prompt, for the message of an error.
 
     Raises:
         PositionError: The rows do not fit on one of the prompts.
@@ -92,13 +95,13 @@ def row_index(plan: Plan, real: Bool[Tensor, "batch pos"], n_rows: int) -> Int[T
         return real.long() - 1
     lengths = real.sum(dim=1)
     starts = plan.starts(lengths, n_rows)
-    _check_fit(plan, lengths, starts, n_rows)
+    _check_fit(plan, lengths, starts, n_rows, first)
     index = real.cumsum(dim=1) - 1 - starts[:, None]
     return index.where(real & (index >= 0) & (index < n_rows), NO_ROW)
 
 
 def _check_fit(
-    plan: Plan, lengths: Int[Tensor, "batch"], starts: Int[Tensor, "batch"], n_rows: int
+    plan: Plan, lengths: Int[Tensor, "batch"], starts: Int[Tensor, "batch"], n_rows: int, first: int
 ) -> None:
     outside = ((starts < 0) | (starts + n_rows > lengths)).nonzero()
     if not len(outside):
@@ -112,6 +115,6 @@ def _check_fit(
     )
     rows = f"{n_rows} row{'s' * (n_rows != 1)}"
     raise PositionError(
-        f"vector has {rows}, prompt {prompt} has {n_tokens} token{'s' * (n_tokens != 1)} "
+        f"vector has {rows}, prompt {first + prompt} has {n_tokens} token{'s' * (n_tokens != 1)} "
         f"(BOS included): at position {plan.position!r} it does not fit: {remedy}"
     )

@@ -107,6 +107,49 @@ def fwd_hooks(
     return [(name, _adder(vectors, lambda: call)) for name, vectors in points.items()]
 
 
+def mixed_hooks(
+    model: Bridge,
+    steerings: Sequence[Steering],
+    attention_mask: Int[Tensor, "batch pos"],
+) -> list[tuple[str, Hook]]:
+    """Hooks that steer each row of a batch by something else, in one pass over prompts.
+
+    Rows may differ in vectors, coefficients, layers and positions; a row steered with None is
+    clean. So many configurations of a prompt can be read side by side.
+
+    Args:
+        model: Any TransformerBridge.
+        steerings: For each row a vector, several that add up, or None.
+        attention_mask: 1 for a real token, 0 for padding.
+
+    Raises:
+        VectorError: A vector that does not fit the model, or not one steering for each row.
+        LayerError: A vector at a layer that the model does not have.
+        PositionError: From the pass itself, if a vector does not fit on its prompt.
+    """
+    if len(steerings) != len(attention_mask):
+        raise VectorError(
+            f"{len(steerings)} steerings for a batch of {len(attention_mask)} prompts: "
+            "give one for each, None for a clean one"
+        )
+    points: dict[str, list[tuple[int, SteeringVector]]] = {}
+    for row, steering in enumerate(steerings):
+        for name, vectors in _by_point(model, as_vectors(model, steering)).items():
+            points.setdefault(name, []).extend((row, vector) for vector in vectors)
+    real = attention_mask.bool()
+
+    def adder(placed: list[tuple[int, SteeringVector]]) -> Hook:
+        def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+            total = torch.zeros(residual.shape, device=residual.device)
+            for row, vector in placed:
+                total[row] += _spread(vector, real[[row]].to(residual.device), first=row)[0]
+            return _add(residual, total)
+
+        return add
+
+    return [(name, adder(placed)) for name, placed in points.items()]
+
+
 def decode_hooks(model: Bridge, steering: Steering) -> list[tuple[str, Hook]]:
     """Hooks for decode steps: those of the vectors that steer generated tokens, mostly none."""
     vectors = [
@@ -141,10 +184,17 @@ def add_rows(
     """
     total = torch.zeros(residual.shape, device=residual.device)
     for vector in vectors:
-        plan = positions.parse(vector.position)
-        rows = pad(vector.rows.to(residual.device), (0, 0, 0, 1))  # row -1: nothing is added
-        total = total + rows[positions.row_index(plan, real, len(vector.rows))]
+        total = total + _spread(vector, real)
     return _add(residual, total)
+
+
+def _spread(
+    vector: SteeringVector, real: Bool[Tensor, "batch pos"], first: int = 0
+) -> Float[Tensor, "batch pos d_model"]:
+    """What a vector adds to each token of a batch whose first prompt is called ``first``."""
+    plan = positions.parse(vector.position)
+    rows = pad(vector.rows.to(real.device), (0, 0, 0, 1))  # row -1: nothing is added
+    return rows[positions.row_index(plan, real, len(vector.rows), first)]
 
 
 def _add(residual: Tensor, total: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 import actadd_lens as al
 from actadd_lens import cli
-from actadd_lens.terminal import escaped
+from actadd_lens.cli.terminal import escaped
 
 PAIR = ["--positive", "Love", "--negative", "Hate", "--layer", "1"]
 QUICK = ["--max-new-tokens", "4", "--samples", "2"]
@@ -124,6 +124,58 @@ def test_show_survives_whatever_provenance_a_file_holds(run: Run, tmp_path: Path
     outcome = run("show", path)
     assert outcome.code == 0
     assert "norm" in outcome.out
+
+
+@pytest.mark.usefixtures("warm")
+def test_shift_lists_the_tokens_that_moved(run: Run, here: list[str], model):
+    outcome = run("shift", "I love", *here, *PAIR, "--coefficient", "4", "--top", "3")
+    header, *tokens, total = outcome.fields
+    assert header == ["token", "p_clean", "p_steered", "log_ratio", "kl_contribution"]
+    assert len(tokens) == 3
+    vector = 4 * al.SteeringVector.from_pair(model, ("Love", "Hate"), 1)
+    frame = al.next_token_shift(model, "I love", vector)
+    assert [float(line[-1]) for line in tokens] == pytest.approx(
+        frame["kl_contribution"][:3].tolist(), rel=1e-3
+    )
+    assert total[0] == "KL(steered || clean)"
+    assert float(total[-1]) == pytest.approx(frame["kl_contribution"].sum(), rel=1e-3)
+
+
+@pytest.mark.usefixtures("warm")
+def test_score_prints_means_and_writes_rows(run: Run, here: list[str], tmp_path: Path):
+    texts, rows = tmp_path / "texts.jsonl", tmp_path / "rows.csv"
+    texts.write_text(
+        '{"text": "She talks about weddings", "topic": "a"}\n{"text": "I love you", "topic": "b"}\n'
+    )
+    outcome = run("score", texts, *here, *PAIR, "--metric", "weddings", "--by", "topic", "-o", rows)
+    assert outcome.code == 0, outcome.err
+    header, *lines = outcome.fields
+    assert header == ["metric", "topic", "mean", "low", "high", "n", "missing"]
+    assert [line[:3] for line in lines[:2]] == [["weddings", "a", "1"], ["weddings", "b", "0"]]
+    assert [line[0] for line in lines[2:]] == ["perplexity_ratio"] * 2
+    assert rows.read_text().splitlines()[0].startswith("text,topic,weddings,logprob_clean")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "about"),
+    [
+        (["--metric", "wedding"], "unknown metric 'wedding'.*did you mean 'weddings'"),
+        (["--metric", "weddings", "--by", "topic"], "1 of 1 texts have no 'topic'"),
+        ([], "nothing to score by"),
+        (["--positive", "Love"], "--negative, --layer missing"),
+        (["--metric", "weddings", "-o", "/nowhere/rows.csv"], "/nowhere is not a writable"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(run: Run, tmp_path: Path, arguments, about):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("I love you\n")
+    assert complains(run("score", texts, *arguments), about)
+
+
+def test_a_broken_line_is_told_by_its_number(run: Run, tmp_path: Path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "fine"}\n{"text"\n')
+    assert complains(run("score", texts, "--metric", "weddings"), "line 2 is not JSON")
 
 
 def test_models_names_the_bundled_one(run: Run):

@@ -10,9 +10,10 @@ import torch
 import actadd_lens as al
 from actadd_lens import models
 
+PACKAGE = Path(al.__file__).parent
 ROOMS = sorted(
-    path.stem
-    for path in Path(al.__file__).parent.glob("*.py")
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
     if ">>>" in path.read_text(encoding="utf-8")
 )
 
@@ -21,8 +22,9 @@ ROOMS = sorted(
 def test_examples(room, monkeypatch, checkpoint):
     # A small model answers for the bundled one: no example depends on what it was trained on.
     monkeypatch.setattr(models, "TESTBED", checkpoint("gpt-neo"))
-    name = "actadd_lens" if room == "__init__" else f"actadd_lens.{room}"
     known = {"torch": torch, "al": al, "load_model": al.load_model}
-    module = import_module(name)
-    result = doctest.testmod(module, extraglobs=known, optionflags=doctest.ELLIPSIS)
+    known["SteeringVector"] = al.SteeringVector
+    module = import_module(room)
+    options = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    result = doctest.testmod(module, extraglobs=known, optionflags=options)
     assert result.failed == 0

@@ -13,7 +13,14 @@ def test_one_base_catches_all(error):
 
 
 def test_a_rejected_value_is_a_value_error():
-    not_values = {al.ActAddError, al.ModelLoadError, al.VectorFileError, al.OutputError}
+    not_values = {
+        al.ActAddError,
+        al.MissingExtraError,
+        al.ModelLoadError,
+        al.OutputError,
+        al.TextFileError,
+        al.VectorFileError,
+    }
     assert {error for error in ALL if not issubclass(error, ValueError)} == not_values
 
 

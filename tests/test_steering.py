@@ -163,6 +163,35 @@ def test_the_laws_of_bits_hold_everywhere(bridge, architecture, site):
     assert not torch.equal(steered(model, v, tokens), expected)
 
 
+@given(
+    steerings=st.lists(st.none() | vectors(max_rows=2), min_size=1, max_size=4),
+    side=st.sampled_from(["left", "right"]),
+    architecture=st.sampled_from(["gpt-neo", "llama", "bloom"]),
+)
+def test_rows_steered_by_different_vectors_are_what_each_is_alone(
+    bridge, steerings, side, architecture
+):
+    model = bridge(architecture)
+    texts = [(LONG, SHORT, "I love you")[i % 3] for i in range(len(steerings))]
+    pad = {"left": prompts.pad_left, "right": prompts.pad_right}[side]
+    rows = prompts.tokenize(model, texts)
+    tokens, mask = pad(rows, model.tokenizer.pad_token_id)
+    hooks = steering.mixed_hooks(model, steerings, mask)
+    with torch.no_grad():
+        batch = model.run_with_hooks(tokens, attention_mask=mask, fwd_hooks=hooks)
+    for row, vector, output, real in zip(rows, steerings, batch, mask.bool(), strict=True):
+        close(output[real], steered(model, vector, torch.tensor([row]))[0])
+
+
+def test_a_mixed_batch_names_the_prompt_that_is_too_short(neo):
+    tokens, mask = prompts.pad_left(prompts.tokenize(neo, [LONG, "Anger"]), 0)
+    hooks = steering.mixed_hooks(neo, [None, vector_of(n_rows=5)], mask)
+    with pytest.raises(al.PositionError, match="prompt 1 has 3 tokens"), torch.no_grad():
+        neo.run_with_hooks(tokens, attention_mask=mask, fwd_hooks=hooks)
+    with pytest.raises(al.VectorError, match="1 steerings for a batch of 2 prompts"):
+        steering.mixed_hooks(neo, [None], mask)
+
+
 # Against the oracle
 
 

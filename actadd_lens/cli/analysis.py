@@ -1,0 +1,94 @@
+"""`actadd-lens shift` and `score`: distributions and texts, read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actadd_lens.cli.app import cli
+from actadd_lens.cli.options import Source, check_writable, model_option, source_options
+from actadd_lens.cli.terminal import status, table
+
+
+@cli.command()
+@click.argument("prompt")
+@model_option
+@source_options
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Tokens.")
+def shift(prompt: str, model: str, top: int, **options: Any) -> None:
+    """Show how steering moves the distribution of the token after PROMPT.
+
+    The tokens that contribute most to KL(steered || clean), in nats; the last line is their sum
+    over the whole vocabulary.
+    """
+    source = Source.among(options, required=True)
+    with status(f"loading {model}"):
+        from actadd_lens.likelihood import next_token_shift
+        from actadd_lens.models import load_model
+
+        bridge = load_model(model)
+    frame = next_token_shift(bridge, prompt, source.load(bridge))
+    columns = ["token", "p_clean", "p_steered", "log_ratio", "kl_contribution"]
+    lines = [
+        [repr(token), *(f"{figure:.4g}" for figure in figures)]
+        for token, *figures in frame[columns].head(top).itertuples(index=False)
+    ]
+    total = f"{frame['kl_contribution'].sum():.4g}"
+    table([columns, *lines, ["KL(steered || clean)", "", "", "", total]])
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@model_option
+@source_options
+@click.option("--metric", "metrics", multiple=True, help="A built-in metric; may be repeated.")
+@click.option("--by", help="Field of JSON lines whose values are told apart.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for a row per text (CSV).",
+)
+def score(
+    file: Path,
+    model: str,
+    metrics: tuple[str, ...],
+    by: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Score the texts in FILE: by metrics, and by how much likelier steering makes them.
+
+    FILE has a text a line, or, as .jsonl, a JSON object a line with "text" and maybe "prompt" and
+    labels. With a steering vector the perplexity ratio of each text is taken too, the geometric
+    mean of those is shown, and the model reads the texts alone.
+
+    Prints means with 95% intervals over the texts.
+    """
+    source = Source.among(options, required=False)
+    if not metrics and not source.is_given:
+        raise click.UsageError("nothing to score by: give --metric, or a pair and a layer")
+    if output is not None:
+        check_writable(output)
+    with status("scoring"):
+        from actadd_lens.files import write_atomically
+        from actadd_lens.scoring import score_texts
+        from actadd_lens.texts import read_texts
+
+        records = read_texts(file)
+        bridge, steering = None, None
+        if source.is_given:
+            from actadd_lens.models import load_model
+
+            bridge = load_model(model)
+            steering = source.load(bridge)
+        frame, summary = score_texts(records, metrics, by=by, model=bridge, steering=steering)
+    if output is not None:
+        write_atomically(output, frame.to_csv(index=False).encode())
+    rounded = [
+        [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in line]
+        for line in summary.itertuples(index=False)
+    ]
+    table([list(summary.columns), *rounded])

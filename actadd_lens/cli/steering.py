@@ -1,0 +1,174 @@
+"""`actadd-lens demo`, `steer`, `extract`, `show` and `models`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actadd_lens.cli.app import cli
+from actadd_lens.cli.options import (
+    Source,
+    check_writable,
+    extract,
+    model_option,
+    pair_options,
+    placed,
+    source_options,
+)
+from actadd_lens.cli.terminal import result_console, status, table
+
+# name, architecture, layers, a setting known to work (pair, layer, coefficient: the paper's).
+MODELS = (
+    ("testbed", "gpt-neo", "6", "bundled, offline; actadd-lens demo uses it"),
+    ("gpt2-xl", "gpt2", "48", '"Love" - "Hate", layer 6, coefficient 5'),
+    ("facebook/opt-6.7b", "opt", "32", '"Love" - "Hate"'),
+    ("meta-llama/Meta-Llama-3-8B", "llama", "32", '"Love" - "Hate"'),
+)
+ARCHITECTURES = "bloom, gemma2, gpt2, gpt-j, gpt-neo, gpt-neox, llama, mistral, opt, qwen2, qwen3"
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out/demo"),
+    show_default=True,
+    help="Directory for figures, rows and vectors.",
+)
+def demo(out: Path) -> None:
+    """Steer the bundled model: completions, success rates with controls, figures."""
+    with status("loading the bundled model"):
+        import torch
+        from rich.console import Console
+
+        from actadd_lens.demo import heading, questions, run_demo
+        from actadd_lens.models import load_model
+
+        torch.set_num_threads(1)  # for a model this small a second thread only gets in the way
+        model = load_model("testbed")
+    console = result_console()
+    written = run_demo(model, questions(), out, console=console, progress=Console(stderr=True))
+    heading(console, "written")
+    for path in written:
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("prompts", nargs=-1, required=True)
+@model_option
+@source_options
+@click.option("--samples", type=int, default=3, show_default=True, help="Completions a prompt.")
+@click.option("--max-new-tokens", type=int, default=40, show_default=True)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--top-p", type=float, default=1.0, show_default=True)
+@click.option("--top-k", type=int)
+@click.option("--frequency-penalty", type=float, default=0.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def steer(prompts: tuple[str, ...], model: str, **options: Any) -> None:
+    """Complete PROMPTS clean and steered, by a pair of prompts or a saved vector.
+
+    In a pipe: a header, then one line per completion, clean ones first.
+    """
+    source = Source.among(options, required=True)
+    with status(f"loading {model}"):
+        from actadd_lens.comparison import compare
+        from actadd_lens.models import load_model
+
+        bridge = load_model(model)
+    steering = source.load(bridge)
+    with status("completing"):
+        comparison = compare(bridge, list(prompts), steering, **options)
+    if sys.stdout.isatty():
+        result_console().print(comparison)
+        return
+    runs = (("clean", comparison.clean), ("steered", comparison.steered))
+    header = ("run", "prompt_index", "sample_index", "prompt", "text")
+    lines = [
+        (run, c.prompt_index, c.sample_index, c.prompt, c.text)
+        for run, completions in runs
+        for c in completions
+    ]
+    table([header, *lines])
+
+
+@cli.command("extract")
+@model_option
+@pair_options(required=True)
+@click.option("--coefficient", type=float, default=1.0, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write (safetensors).",
+)
+def extract_command(
+    model: str,
+    positive: str,
+    negative: str,
+    pad: str | None,
+    layer: int,
+    site: str | None,
+    position: str | None,
+    coefficient: float,
+    output: Path,
+) -> None:
+    """Write the steering vector of a pair of prompts to a file."""
+    check_writable(output)
+    with status(f"loading {model}"):
+        from actadd_lens.models import load_model
+
+        bridge = load_model(model)
+    vector = extract(bridge, positive, negative, pad, layer, site)
+    (coefficient * placed(vector, position)).save(output)
+    click.echo(output)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def show(path: Path) -> None:
+    """Print what the vector file PATH holds: where it acts, whence it comes (as JSON), its rows."""
+    with status("reading"):
+        from actadd_lens.vectors import SteeringVector
+
+        vector = SteeringVector.load(path)
+    origin = dict(vector.provenance)
+    tokens = origin.pop("tokens", [])
+    n_rows, width = vector.rows.shape
+    facts = {
+        "hook point": vector.hook_point,
+        "layer": vector.layer,
+        "position": vector.position,
+        "rows": n_rows,
+        "width": width,
+        **{name: json.dumps(value, ensure_ascii=False) for name, value in origin.items()},
+    }
+    table(facts.items())
+    click.echo()
+    norms = [f"{norm:.4g}" for norm in vector.norms().tolist()]
+    columns = _token_columns(tokens, n_rows)
+    table([("row", "norm", *columns), *zip(range(n_rows), norms, *columns.values(), strict=True)])
+
+
+@cli.command()
+def models() -> None:
+    """List the bundled model, the paper's models, and how to name another."""
+    table([("name", "architecture", "layers", "known to work"), *MODELS])
+    click.echo()
+    click.echo(f"Architectures under test: {ARCHITECTURES}.")
+    click.echo("--model takes any Hugging Face hub name that TransformerLens supports, and any")
+    click.echo("local directory with config.json, weights and tokenizer files; the latter offline.")
+
+
+def _token_columns(tokens: Any, n_rows: int) -> dict[str, list[Any]]:
+    """Token ids of each row's prompts, where the file knows them: it may hold anything there."""
+    match tokens:
+        case [[*positive], [*negative]] if len(positive) == len(negative) == n_rows:
+            return {"positive token": positive, "negative token": negative}
+        case [[*only]] if len(only) == n_rows:
+            return {"token": only}
+    return {}

@@ -1,0 +1,199 @@
+"""Log-probabilities of given text and of what follows it: no sampling, no judge.
+
+Position i predicts token i + 1. Texts are read in batches of like length.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actadd_lens import forward
+from actadd_lens.forward import Bridge
+from actadd_lens.prompts import pad_left, pad_right, tokenize
+from actadd_lens.sampling import require_count
+from actadd_lens.steering import Steering, fwd_hooks
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:
+    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+_LOGITS = 2**25
+"""Bound on rows x positions x vocabulary of one batch, where the caller sets no batch size."""
+
+
+def token_logprobs(
+    model: Bridge,
+    texts: str | Sequence[str],
+    steering: Steering = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Float[Tensor, "pos"]]:
+    """Log-probability of every token of the texts, given those before it.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        texts: BOS is put in front of each.
+        steering: A vector, several that add up, or None.
+        batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        For each text log p(token i + 1 | tokens 0 to i) in nats, i = 0, 1, ...: one value less
+        than it has tokens, BOS included. Float32, on the CPU.
+
+    Raises:
+        PromptError: No text, an empty one, or one beyond the context.
+        PositionError: A vector does not fit on a text.
+        VectorError, LayerError: A vector that does not fit the model.
+
+    >>> model = load_model("testbed")
+    >>> [values] = token_logprobs(model, ["Anna loved the concert."])
+    >>> len(values) == len(model.to_tokens("Anna loved the concert.", prepend_bos=True)[0]) - 1
+    True
+    """
+    return sequence_logprobs(model, tokenize(model, texts), steering, batch_size, progress)
+
+
+def sequence_logprobs(
+    model: Bridge,
+    sequences: Sequence[Sequence[int]],
+    steering: Steering = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Float[Tensor, "pos"]]:
+    """As ``token_logprobs``, of sequences of token ids."""
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
+    place = forward.device(model)
+    read: dict[int, Tensor] = {}
+    with _bar(len(sequences), "reading", progress) as advance:
+        for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
+            rows = [sequences[index] for index in batch]
+            tokens, mask = (t.to(place) for t in pad_right(rows, model.tokenizer.pad_token_id))
+            logits = forward.logits(model, tokens, mask, fwd_hooks(model, steering, mask))
+            for index, ids, row in zip(batch, rows, logits, strict=True):
+                row = row[: len(ids) - 1].float()
+                chosen = row.gather(1, torch.tensor(ids[1:], device=place)[:, None])[:, 0]
+                read[index] = (chosen - row.logsumexp(dim=1)).cpu()
+            advance(len(batch))
+    return [read[index] for index in range(len(sequences))]
+
+
+def next_token_logprobs(
+    model: Bridge,
+    prompts: str | Sequence[str],
+    steering: Steering = None,
+    *,
+    batch_size: int | None = None,
+) -> Float[Tensor, "prompt vocab"]:
+    """Log-probabilities (nats) of what follows each prompt's last token.
+
+    Arguments and errors are those of ``token_logprobs``.
+
+    >>> model = load_model("testbed")
+    >>> next_token_logprobs(model, "The capital of Arvenia is").exp().sum()
+    tensor(1.0000)
+    """
+    sequences = tokenize(model, prompts)
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
+    place = forward.device(model)
+    read: dict[int, Tensor] = {}
+    for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
+        rows = [sequences[index] for index in batch]
+        tokens, mask = (t.to(place) for t in pad_left(rows, model.tokenizer.pad_token_id))
+        logits, _ = forward.prefill(model, tokens, mask, fwd_hooks(model, steering, mask))
+        read |= dict(zip(batch, logits.float().log_softmax(dim=1).cpu(), strict=True))
+    return torch.stack([read[index] for index in range(len(sequences))])
+
+
+def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFrame:
+    """How steering moves the distribution of the token after a prompt.
+
+    Returns:
+        A row for each token of the vocabulary, the largest contributions first: ``token`` (its
+        text), ``token_id``, ``p_clean``, ``p_steered``, ``log_ratio`` = log(p_steered / p_clean)
+        in nats, and ``kl_contribution`` = p_steered * log_ratio, which sums to
+        KL(steered || clean).
+
+    Raises:
+        PromptError, PositionError, VectorError, LayerError: See ``token_logprobs``.
+
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> shift = next_token_shift(model, "We hated the song. It was a", 4 * vector)
+    >>> bool(shift["kl_contribution"].sum() >= 0)
+    True
+    """
+    import pandas as pd
+
+    clean, steered = (next_token_logprobs(model, prompt, s)[0] for s in (None, steering))
+    shift = pd.DataFrame(
+        {
+            "token": [model.tokenizer.decode([i]) for i in range(len(clean))],
+            "token_id": range(len(clean)),
+            "p_clean": clean.exp(),
+            "p_steered": steered.exp(),
+            "log_ratio": steered - clean,
+            "kl_contribution": kl_terms(steered, clean),
+        }
+    )
+    return shift.sort_values("kl_contribution", ascending=False, ignore_index=True)
+
+
+def kl_terms(
+    p: Float[Tensor, "*batch vocab"], q: Float[Tensor, "*batch vocab"]
+) -> Float[Tensor, "*batch vocab"]:
+    """What each token contributes to KL(p || q), in nats: p log(p / q), and 0 where p is 0.
+
+    Args:
+        p: Log-probabilities.
+        q: Log-probabilities; where q is 0 and p is not, the term is infinite.
+
+    >>> p = torch.tensor([0.0, -torch.inf])
+    >>> kl_terms(p, torch.tensor([0.5, 0.5]).log())
+    tensor([0.6931, 0.0000])
+    """
+    return torch.where(p == -math.inf, torch.zeros_like(p), p.exp() * (p - q))
+
+
+def batches(
+    lengths: Sequence[int], vocab: int, batch_size: int | None = None
+) -> Iterator[list[int]]:
+    """Indices of sequences to read together: of like length, so that little is padded.
+
+    Args:
+        lengths: Tokens of each sequence.
+        vocab: Logits are made for each token of the vocabulary.
+        batch_size: Sequences at once; by default as many as keep the logits within bounds.
+
+    >>> list(batches([9, 2, 3], vocab=50, batch_size=2))
+    [[1, 2], [0]]
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        fits = (len(batch) + 1) * lengths[index] * vocab <= _LOGITS
+        if batch and (len(batch) == batch_size or (batch_size is None and not fits)):
+            yield batch
+            batch = []
+        batch.append(index)
+    yield batch
+
+
+@contextmanager
+def _bar(n: int, doing: str, shown: bool) -> Iterator[Any]:
+    """A function that advances a progress bar by a number of texts."""
+    if not shown:
+        yield lambda _: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=n, unit="text", desc=doing) as bar:
+        yield bar.update

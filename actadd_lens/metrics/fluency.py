@@ -1,0 +1,62 @@
+"""How likely another model finds a completion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from actadd_lens.forward import Bridge
+from actadd_lens.generation import Completion
+from actadd_lens.likelihood import sequence_logprobs
+from actadd_lens.prompts import check_context, encode
+
+
+@dataclass(frozen=True, repr=False)
+class Fluency:
+    """Perplexity of a completion given its prompt under a judge, from 1 (certain) upwards.
+
+    exp of the mean negative log-probability of the completion's tokens, those of the prompt being
+    read but not counted: the disfluency of Turner et al. (2308.10248), who ask a larger model than
+    the one they steer. Lower is more fluent; text that repeats itself is very fluent by it.
+
+    The judge's own tokenizer splits prompt and completion together. A token that straddles their
+    border counts. A completion without tokens is NaN.
+
+    Raises:
+        PromptError: Prompt and completion are together beyond the judge's context.
+
+    >>> judge = load_model("testbed")
+    >>> completion = al.Completion("Anna loved", " the concert.", (), (), 0, 0)
+    >>> [perplexity] = Fluency(judge)([completion])
+    >>> perplexity >= 1
+    True
+    """
+
+    judge: Bridge
+    """Any TransformerBridge with a tokenizer, in eval mode."""
+    name: str = "fluency"
+
+    def __repr__(self) -> str:
+        return f"Fluency(judge={self.judge.cfg.model_name!r}, name={self.name!r})"
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """One perplexity a completion."""
+        if not completions:
+            return []
+        rows, n_given = [], []
+        for index, completion in enumerate(completions):
+            prompt = encode(self.judge, completion.prompt)
+            row = encode(self.judge, completion.prompt + completion.text)
+            check_context(self.judge, len(row), f"completion {index}, with its prompt,")
+            rows.append(row)
+            n_given.append(_n_shared(prompt, row))
+        # The log-prob at i is of token i + 1: those from the last given token on are counted.
+        return [
+            (-logprobs[given - 1 :].mean()).exp().item()
+            for logprobs, given in zip(sequence_logprobs(self.judge, rows), n_given, strict=True)
+        ]
+
+
+def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)

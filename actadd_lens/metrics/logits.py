@@ -1,0 +1,334 @@
+"""Logit metrics: what steering does to the distribution of the next token.
+
+Each is called with the log-probabilities (nats) of the clean and of the steered run, one row a
+prediction, and gives one value a row. It reads the prediction after the prompt's last token,
+``over="last"``, or every one past the vector, ``over="text"``: whoever runs the model hands it
+these rows.
+
+Definitions are those of the authors' code, for token sets A with probabilities P (clean) and Q
+(steered): effectiveness log Q(A) - log P(A), disruption Q(A) KL(Q|A || P|A) + (1 - Q(A))
+KL(Q|not A || P|not A). All are exact where a probability is 0: infinite where that is the value,
+never NaN from 0 log 0.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from typing_extensions import override
+
+from actadd_lens.errors import MetricError
+from actadd_lens.forward import Bridge
+from actadd_lens.likelihood import kl_terms
+
+Token: TypeAlias = int | str
+"""A token id, or a string of one token of the model that the metric is bound to."""
+Rows: TypeAlias = Float[Tensor, "row vocab"]
+Values: TypeAlias = Float[Tensor, "row"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMetric(ABC):
+    """A value for each row of clean and steered log-probabilities."""
+
+    over: str = "last"
+    """Which predictions are read: "last", after the prompt's last token, or "text", every one past
+    the vector."""
+
+    base: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if self.over not in ("last", "text"):
+            raise MetricError(f"over is {self.over!r}: it must be 'last' or 'text'")
+
+    @property
+    def name(self) -> str:
+        """Of the metric, as results show it."""
+        return self.base if self.over == "last" else f"{self.base}_text"
+
+    def bind(self, model: Bridge) -> "LogitMetric":  # noqa: ARG002 - most have nothing to bind
+        """The metric with its strings read as tokens of ``model``."""
+        return self
+
+    def __call__(
+        self, clean: Float[Tensor, "clean vocab"], steered: Float[Tensor, "steered vocab"]
+    ) -> Float[Tensor, "clean"]:
+        """One value a row.
+
+        Args:
+            clean: Log-probabilities (nats) of the clean run.
+            steered: Log-probabilities of the steered run for the same predictions.
+        """
+        if clean.shape != steered.shape:
+            raise MetricError(
+                f"{self.name}: clean is {tuple(clean.shape)}, steered {tuple(steered.shape)}: "
+                "give both runs the same predictions"
+            )
+        return self.values(clean, steered)
+
+    @abstractmethod
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        """What the metric is; see the class."""
+
+
+@dataclass(frozen=True)
+class KL(LogitMetric):
+    """KL(steered || clean) in nats, the direction of the paper's token-level figures.
+
+    >>> clean, steered = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]).log()
+    >>> KL()(clean, steered)
+    tensor([0.6931])
+    """
+
+    base = "kl"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        return _total(kl_terms(steered, clean))
+
+
+@dataclass(frozen=True)
+class ReverseKL(LogitMetric):
+    """KL(clean || steered) in nats.
+
+    >>> clean, steered = torch.tensor([[1.0, 0.0]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    >>> ReverseKL()(clean, steered)
+    tensor([0.6931])
+    """
+
+    base = "reverse_kl"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        return _total(kl_terms(clean, steered))
+
+
+@dataclass(frozen=True)
+class Entropy(LogitMetric):
+    """Entropy of the steered distribution in nats.
+
+    >>> Entropy()(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]).log())
+    tensor([0.6931])
+    """
+
+    base = "entropy"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        return _entropy(steered)
+
+
+@dataclass(frozen=True)
+class RelativeKL(LogitMetric):
+    """KL(steered || clean) over the entropy of the clean distribution; NaN where that is 0.
+
+    >>> clean = torch.tensor([[0.5, 0.5]]).log()
+    >>> RelativeKL()(clean, clean)
+    tensor([0.])
+    """
+
+    base = "relative_kl"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        entropy = _entropy(clean)
+        ratio = _total(kl_terms(steered, clean)) / entropy
+        return torch.where(entropy > 0, ratio, torch.full_like(ratio, math.nan))
+
+
+@dataclass(frozen=True)
+class TotalVariation(LogitMetric):
+    """Half the sum of |steered - clean| over the vocabulary, in [0, 1].
+
+    >>> TotalVariation()(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]).log())
+    tensor([0.5000])
+    """
+
+    base = "total_variation"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        return _total((steered.exp() - clean.exp()).abs()) / 2
+
+
+@dataclass(frozen=True)
+class _OfTokens(LogitMetric):
+    """A logit metric of one token or a set of tokens."""
+
+    tokens: Token | Sequence[Token]
+    """Ids, or strings of one token each; kept as a tuple."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "tokens", self.members)
+
+    @property
+    def members(self) -> tuple[Token, ...]:
+        """The set."""
+        return (self.tokens,) if isinstance(self.tokens, (int, str)) else tuple(self.tokens)
+
+    @property
+    def name(self) -> str:
+        """Of the metric and its tokens, as results show it."""
+        return f"{super().name}({', '.join(map(repr, self.members))})"
+
+    def bind(self, model: Bridge) -> "LogitMetric":
+        """The metric with its strings read as tokens of ``model``.
+
+        Raises:
+            MetricError: A string is not one token of the model.
+        """
+        ids = [_token_id(model, token) for token in self.members]
+        return replace(self, tokens=tuple(ids))
+
+    def _mask(self, like: Rows) -> Bool[Tensor, "vocab"]:
+        """True for the tokens of the set."""
+        vocab = like.shape[-1]
+        unknown = [t for t in self.members if not (isinstance(t, int) and 0 <= t < vocab)]
+        if unknown:
+            raise MetricError(
+                f"{self.name}: {unknown[0]!r} is no id of the vocabulary's {vocab} tokens: "
+                "bind the metric to the model first, metric.bind(model), or give ids"
+            )
+        mask = torch.zeros(vocab, dtype=torch.bool, device=like.device)
+        mask[[int(t) for t in self.members]] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class TokenLogProb(_OfTokens):
+    """Log-probability (nats) of the token, or of a set together, in the steered run.
+
+    >>> TokenLogProb(1)(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]).log())
+    tensor([-0.6931])
+    """
+
+    base = "token_logprob"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        return _mass(steered, self._mask(steered))
+
+
+@dataclass(frozen=True)
+class TokenRank(_OfTokens):
+    """How many tokens are likelier in the steered run than the likeliest of the set; 0 is the top.
+
+    >>> TokenRank(1)(torch.zeros(1, 3), torch.tensor([[0.5, 0.2, 0.3]]).log())
+    tensor([2.])
+    """
+
+    base = "token_rank"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        best = steered[:, self._mask(steered)].amax(dim=-1, keepdim=True)
+        return (steered > best).sum(dim=-1).float()
+
+
+@dataclass(frozen=True)
+class LogitDifference(_OfTokens):
+    """Log-odds (nats) between two tokens in the steered run: logit of the first less the second's.
+
+    >>> LogitDifference((0, 1))(torch.zeros(1, 2), torch.tensor([[0.8, 0.2]]).log())
+    tensor([1.3863])
+    """
+
+    base = "logit_difference"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.members) != 2:
+            raise MetricError(f"a logit difference is between 2 tokens, not {len(self.members)}")
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        self._mask(steered)
+        first, second = (steered[:, int(token)] for token in self.members)
+        return first - second
+
+
+@dataclass(frozen=True)
+class Effectiveness(_OfTokens):
+    """log Q(A) - log P(A) in nats: how much likelier steering makes the set; 0 for no tokens.
+
+    >>> clean, steered = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    >>> Effectiveness(0)(clean, steered)
+    tensor([0.4055])
+    """
+
+    base = "effectiveness"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        members = self._mask(steered)
+        before, after = _mass(clean, members), _mass(steered, members)
+        return torch.where(before == after, torch.zeros_like(after), after - before)
+
+
+@dataclass(frozen=True)
+class Disruption(_OfTokens):
+    """What steering changes beside the weight of the set A, in nats.
+
+    Q(A) KL(Q|A || P|A) + (1 - Q(A)) KL(Q|not A || P|not A), each renormalised in its set; for no
+    tokens KL(Q || P).
+
+    >>> clean, steered = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    >>> Disruption(0)(clean, steered)
+    tensor([0.])
+    """
+
+    base = "disruption"
+
+    @override
+    def values(self, clean: Rows, steered: Rows) -> Values:
+        members = self._mask(steered)
+        within = (_conditional_kl(clean, steered, part) for part in (members, ~members))
+        return torch.stack(list(within)).sum(dim=0)
+
+
+kl = KL()
+reverse_kl = ReverseKL()
+entropy = Entropy()
+relative_kl = RelativeKL()
+total_variation = TotalVariation()
+
+
+def _total(terms: Rows) -> Values:
+    return terms.sum(dim=-1)
+
+
+def _entropy(logprobs: Rows) -> Values:
+    return -_total(torch.where(logprobs == -math.inf, 0.0, logprobs.exp() * logprobs))
+
+
+def _mass(logprobs: Rows, members: Bool[Tensor, "vocab"]) -> Values:
+    """Log-probability of a set; -inf for an empty one."""
+    return logprobs[:, members].logsumexp(dim=-1)
+
+
+def _conditional_kl(clean: Rows, steered: Rows, part: Bool[Tensor, "vocab"]) -> Values:
+    """Q(part) KL(Q|part || P|part); 0 where Q(part) is 0."""
+    before, after = _mass(clean, part), _mass(steered, part)
+    q = steered[:, part] - after[:, None]
+    p = clean[:, part] - before[:, None].where(before[:, None] > -math.inf, 0.0)
+    divergence = after.exp() * _total(kl_terms(q, p))
+    return torch.where(after == -math.inf, torch.zeros_like(after), divergence)
+
+
+def _token_id(model: Bridge, token: Token) -> int:
+    if isinstance(token, int):
+        return token
+    ids = model.tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        pieces = model.tokenizer.convert_ids_to_tokens(ids)
+        raise MetricError(
+            f"{token!r} is {len(ids)} tokens {pieces} of {model.cfg.model_name}, not one: "
+            "choose another string, or give token ids"
+        )
+    return int(ids[0])

@@ -1,0 +1,53 @@
+"""Texts from a file: plain lines, or JSON lines with a field "text"."""
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from actadd_lens.errors import TextFileError
+
+
+def read_texts(path: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Read the records of a file.
+
+    A name that ends in ``.jsonl`` or ``.json`` holds one JSON object a line, each with a string
+    "text", maybe a string "prompt", and any labels. Any other file holds one text a line. Empty
+    lines are passed over.
+
+    Returns:
+        A dictionary for each text, "text" among its keys.
+
+    Raises:
+        TextFileError: The file cannot be read or holds no text, or a line is broken; the message
+            has its number.
+    """
+    place = Path(path)
+    try:
+        lines = place.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextFileError(f"cannot read {place}: {error}: give a UTF-8 text file") from error
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise TextFileError(f"{place} holds no text: write one a line")
+    if place.suffix not in (".jsonl", ".json"):
+        return [{"text": line} for _, line in numbered]
+    return [_record(place, number, line) for number, line in numbered]
+
+
+def _record(place: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TextFileError(f"{place}, line {number} is not JSON: {error}") from error
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        found = sorted(record) if isinstance(record, dict) else type(record).__name__
+        raise TextFileError(
+            f'{place}, line {number} has no string "text" (it has {found}): '
+            'write {"text": "..."} a line'
+        )
+    if not isinstance(record.get("prompt", ""), str):
+        raise TextFileError(
+            f'{place}, line {number}: "prompt" is {record["prompt"]!r}, not a string'
+        )
+    return record

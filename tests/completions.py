@@ -1,0 +1,7 @@
+"""Completions made by hand."""
+
+from actadd_lens.generation import Completion
+
+
+def completions(*texts: str, prompt: str = "A prompt") -> list[Completion]:
+    return [Completion(prompt, text, (), (), index, 0) for index, text in enumerate(texts)]
