@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from actadd_lens.perplexity import prompting_ratio as prompting_ratio
     from actadd_lens.perplexity import ratio_summary as ratio_summary
     from actadd_lens.prompts import ContrastPair as ContrastPair
+    from actadd_lens.recall import answer_ranks as answer_ranks
+    from actadd_lens.recall import precision_at_k as precision_at_k
     from actadd_lens.scoring import score as score
     from actadd_lens.scoring import summarize as summarize
     from actadd_lens.separation import Separability as Separability
@@ -73,6 +75,8 @@ _ROOM_OF = {
     "Completion": "generation",
     "Completions": "generation",
     "compare": "comparison",
+    "answer_ranks": "recall",
+    "precision_at_k": "recall",
     "score": "scoring",
     "summarize": "scoring",
     "read_texts": "texts",

@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from tqdm import tqdm
 
-from actadd_lens import steering
 from actadd_lens.extraction import extract
 from actadd_lens.files import write_atomically
-from actadd_lens.forward import Bridge, n_layers, prefill
+from actadd_lens.forward import Bridge, n_layers
 from actadd_lens.generation import generate
+from actadd_lens.likelihood import next_token_logprobs
 from actadd_lens.models import load_model
-from actadd_lens.prompts import ContrastPair, encode, pad_left, tokenize
+from actadd_lens.prompts import ContrastPair, encode
+from actadd_lens.recall import answer_ranks
 from actadd_lens.statistics import Interval, mean, proportion
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import parses, sentences
@@ -120,16 +119,6 @@ def most_bent(cells: Sequence[Cell]) -> int:
     return max(curves, key=lambda layer: max(curves[layer]) - curves[layer][-1])
 
 
-def next_token(
-    model: Bridge, texts: Sequence[str], vector: SteeringVector | None = None
-) -> Float[Tensor, "text vocab"]:
-    """Probabilities of the token that follows each text."""
-    tokens, mask = pad_left(tokenize(model, texts), pad=0)
-    hooks = steering.fwd_hooks(model, vector, mask) if vector is not None else []
-    logits, _ = prefill(model, tokens, mask, hooks)
-    return logits.softmax(-1)
-
-
 def first_token(model: Bridge, word: str) -> int:
     """Of a word within a sentence."""
     _bos, first, *_ = encode(model, f" {word}")
@@ -153,7 +142,7 @@ def probe(model: Bridge, latent: str, n: int) -> Interval:
     for _ in range(n):
         latents = {**corpus.latents(rng), "register": "plain", latent: rng.choice(values)}
         drawn.append((corpus.document(rng, 3, latents) + question, latents[latent]))
-    probabilities = next_token(model, [text for text, _ in drawn])
+    probabilities = next_token_logprobs(model, [text for text, _ in drawn]).exp()
     mass = torch.stack(
         [
             probabilities[:, [first_token(model, w) for s in slots for w in LEXICON[s][v]]].sum(1)
@@ -174,13 +163,7 @@ def recall(
     """
     asked = [(f"{f} {prompt}", answer) for f in fillers for prompt, answer in facts()]
     asked = asked or facts()
-    likeliest = next_token(model, [text for text, _ in asked], vector).argmax(1).tolist()
-    return proportion(
-        [
-            token == first_token(model, answer)
-            for token, (_, answer) in zip(likeliest, asked, strict=True)
-        ]
-    )
+    return proportion((answer_ranks(model, asked, vector)["rank"] == 0).tolist())
 
 
 def validity(texts: Sequence[str]) -> Interval:
