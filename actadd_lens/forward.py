@@ -199,14 +199,10 @@ def logits(
     tokens: Int[Tensor, "batch pos"],
     mask: Int[Tensor, "batch pos"],
     hooks: Sequence[tuple[str, Hook]] = (),
-) -> Float[Tensor, "batch predicted vocab"]:
-    """Logits after every token but the last column's, read with ``hooks`` in place.
-
-    What follows the last token is not in the text, and the unembedding is a good part of the work.
-    """
-    kept = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+) -> Float[Tensor, "batch pos vocab"]:
+    """Logits after every token, read with ``hooks`` in place."""
     with torch.no_grad(), attached(model, hooks):
-        read: Tensor = model(tokens, attention_mask=mask, return_type="logits", logits_to_keep=kept)
+        read: Tensor = model(tokens, attention_mask=mask, return_type="logits")
     return read
 
 

@@ -14,16 +14,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
-
-from actadd_lens import forward, positions
+from actadd_lens import forward
 from actadd_lens.decoding import complete
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.prompts import tokenize
 from actadd_lens.sampling import Sampling, require_count
-from actadd_lens.steering import Steering, as_vectors
-from actadd_lens.vectors import SteeringVector, source
+from actadd_lens.steering import Steering, as_vectors, check_fit
+from actadd_lens.vectors import source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -162,7 +160,7 @@ def generate(
     ids = tokenize(model, texts)
     _check_context(model, ids, max_new_tokens)
     vectors = as_vectors(model, steering)
-    _check_fit(ids, vectors)
+    check_fit(ids, vectors)
     with _in_eval_mode(model), _bar(len(ids) * samples * max_new_tokens, progress) as bar:
         rows = list(complete(model, dict(enumerate(ids)), vectors, sampling, batch_size, bar))
     rows.sort(key=lambda row: (row.prompt_index, row.sample_index))
@@ -195,14 +193,6 @@ def _check_context(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) 
                 f"is {len(ids) + n_new}: {model.cfg.model_name} reads at most {limit}; shorten the "
                 "prompt or lower max_new_tokens"
             )
-
-
-def _check_fit(prompts: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]) -> None:
-    """Raise ``PositionError`` if a vector does not fit on some prompt, before anything runs."""
-    lengths = torch.tensor([len(ids) for ids in prompts])
-    real = torch.arange(int(lengths.max())) < lengths[:, None]
-    for vector in vectors:
-        positions.row_index(positions.parse(vector.position), real, len(vector.rows))
 
 
 def _text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int], stop_at_eos: bool) -> str:

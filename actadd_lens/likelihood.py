@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actadd_lens import forward
+from actadd_lens import forward, positions
 from actadd_lens.forward import Bridge
 from actadd_lens.prompts import pad_left, pad_right, tokenize
 from actadd_lens.sampling import require_count
-from actadd_lens.steering import Steering, fwd_hooks
+from actadd_lens.steering import Steering, as_vectors, check_fit, fwd_hooks
+from actadd_lens.vectors import SteeringVector
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,13 +72,18 @@ def sequence_logprobs(
     """As ``token_logprobs``, of sequences of token ids."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
+    vectors = as_vectors(model, steering)
+    check_fit(sequences, vectors)
+    vectors = tuple(vector for vector in vectors if vector.rows.any())
+    spare = _spares_last_token(sequences, vectors)
     place = forward.device(model)
     read: dict[int, Tensor] = {}
     with _bar(len(sequences), "reading", progress) as advance:
         for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
             rows = [sequences[index] for index in batch]
-            tokens, mask = (t.to(place) for t in pad_right(rows, model.tokenizer.pad_token_id))
-            logits = forward.logits(model, tokens, mask, fwd_hooks(model, steering, mask))
+            inputs = [ids[:-1] for ids in rows] if spare else rows
+            tokens, mask = (t.to(place) for t in pad_right(inputs, model.tokenizer.pad_token_id))
+            logits = forward.logits(model, tokens, mask, fwd_hooks(model, vectors, mask))
             for index, ids, row in zip(batch, rows, logits, strict=True):
                 row = row[: len(ids) - 1].float()
                 chosen = row.gather(1, torch.tensor(ids[1:], device=place)[:, None])[:, 0]
@@ -185,6 +191,18 @@ def batches(
             batch = []
         batch.append(index)
     yield batch
+
+
+def _spares_last_token(
+    sequences: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]
+) -> bool:
+    """Whether the texts can be read without their last token, which predicts nothing in them.
+
+    Not if a row lands on it, or its place is counted from the end.
+    """
+    ends = [positions.parse(v.position).end_from_front(len(v.rows)) for v in vectors]
+    shortest = min(map(len, sequences))
+    return shortest > 1 and all(end is not None and end < shortest for end in ends)
 
 
 @contextmanager

@@ -37,6 +37,16 @@ class Plan:
         """Whether generated tokens are steered."""
         return self.position in ("generated", "all")
 
+    def end_from_front(self, n_rows: int) -> int | None:
+        """Position behind the last row, where it is the same on every prompt; None where not."""
+        if self.position == "generated":
+            return 0
+        if self.position == "front":
+            return n_rows
+        if isinstance(self.position, int) and self.position >= 0:
+            return self.position + n_rows
+        return None
+
     def starts(self, lengths: Int[Tensor, "batch"], n_rows: int) -> Int[Tensor, "batch"]:
         """Position of row 0 on prompts of these lengths; may lie outside the prompt."""
         if isinstance(self.position, int):

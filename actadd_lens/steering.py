@@ -49,6 +49,14 @@ def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
     return vectors
 
 
+def check_fit(prompts: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]) -> None:
+    """Raise ``PositionError`` if a vector does not fit on some prompt, before anything runs."""
+    lengths = torch.tensor([len(ids) for ids in prompts])
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    for vector in vectors:
+        positions.row_index(positions.parse(vector.position), real, len(vector.rows))
+
+
 @contextmanager
 def steer(model: Bridge, steering: Steering) -> Iterator[None]:
     """Steer every forward pass and cached generation inside the block.

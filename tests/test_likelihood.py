@@ -62,9 +62,23 @@ def test_the_shortest_text_has_one_prediction(neo):
     assert float(values[0]) < 0
 
 
-def test_a_coefficient_of_zero_is_clean_to_the_bit(neo):
-    clean, steered = (al.token_logprobs(neo, TEXTS, s) for s in (None, 0 * vector_of()))
+@pytest.mark.parametrize("position", ["front", "middle", "back", 1, -2])
+def test_a_coefficient_of_zero_is_clean_to_the_bit(neo, position):
+    nothing = 0 * vector_of(position)
+    clean, steered = (al.token_logprobs(neo, TEXTS, s) for s in (None, nothing))
     assert all(torch.equal(*pair) for pair in zip(clean, steered, strict=True))
+
+
+def test_a_vector_may_reach_the_last_token(neo, plain):
+    """It then changes what is predicted behind the text only, but for its other rows."""
+    [ids] = tokenize(neo, "She talks")
+    rows = 3 * torch.randn(len(ids), D_MODEL, generator=torch.Generator().manual_seed(1))
+    vector = al.SteeringVector(rows, "blocks.1.hook_resid_pre")
+    expected = by_hand(plain("gpt-neo"), "gpt-neo", ids, [Addition(1, "resid_pre", rows, 0)])
+    [values] = al.token_logprobs(neo, ["She talks"], vector)
+    torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(al.PositionError, match=f"prompt 0 has {len(ids)} tokens"):
+        al.token_logprobs(neo, ["She talks"], 0 * vector.at(1))
 
 
 @pytest.mark.parametrize("architecture", ["gpt-neo", "llama", "opt", "bloom"])
