@@ -1,0 +1,111 @@
+"""Passes that begin at a layer: what lies below an injection is computed once, not once a vector.
+
+A vector at layer l leaves the blocks below l as they were. So of a sweep over coefficients only the
+blocks from l on have to run again, on the clean stream that entered block l plus the vector.
+
+The pass runs on the clean twin (``twin``). While it runs, the blocks below hand on what they are
+given, and block l is entered by the stream at hand. What the model derives from tokens and mask
+(positions, masks, biases of attention) it derives as ever. That makes this exact on every
+architecture that has a twin, and leaves nothing to check at load.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from actadd_lens.forward import Bridge
+from actadd_lens.twin import Twin, clean_twin
+
+
+@dataclass(frozen=True)
+class ResumablePass:
+    """A clean twin whose passes can begin at any layer."""
+
+    twin: Twin
+    blocks: tuple[nn.Module, ...]
+    """The transformer blocks, lowest first."""
+    hand_on: Callable[..., Any]
+    """Stands in for a block that is passed over."""
+
+    def logits(
+        self,
+        layer: int,
+        residual: Float[Tensor, "batch pos d_model"],
+        tokens: Int[Tensor, "batch pos"],
+        mask: Int[Tensor, "batch pos"],
+        keep: int = 1,
+    ) -> Float[Tensor, "batch kept vocab"]:
+        """Logits of a pass that begins with the stream entering block ``layer``.
+
+        Args:
+            layer: First block that runs.
+            residual: The stream entering it, steered if it is to be; not edited.
+            tokens: The prompts.
+            mask: 1 for a real token, 0 for padding.
+            keep: Logits are made after so many of the last columns; 0 makes all.
+        """
+        options: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
+        if self.twin.takes_positions:
+            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        with torch.no_grad(), self._entered(layer, residual.to(self.dtype)):
+            logits: Tensor = self.twin.module(tokens, logits_to_keep=keep, **options).logits
+        return logits
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stream."""
+        return next(self.twin.module.parameters()).dtype
+
+    @contextmanager
+    def _entered(self, layer: int, residual: Tensor) -> Iterator[None]:
+        def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
+            if args:
+                return (residual, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": residual}
+
+        below = self.blocks[:layer]
+        handle = self.blocks[layer].register_forward_pre_hook(enter, with_kwargs=True)
+        try:
+            for block in below:
+                block.__dict__["forward"] = self.hand_on
+            yield
+        finally:
+            handle.remove()
+            for block in below:
+                block.__dict__.pop("forward", None)
+
+
+def resumable(model: Bridge) -> ResumablePass | None:
+    """Passes of ``model`` that can begin at any layer; None where it has no clean twin."""
+    twin = clean_twin(model)
+    if twin is None:
+        return None
+    n_layers = int(model.cfg.n_layers)
+    blocks = next(
+        tuple(part)
+        for part in twin.module.modules()
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers
+    )
+    return ResumablePass(twin, blocks, _hands_on(twin, blocks[0]))
+
+
+def _hands_on(twin: Twin, block: nn.Module) -> Callable[..., Any]:
+    """A function that returns its stream in the form that the model expects of a block."""
+    seen: list[Any] = []
+    handle = block.register_forward_hook(lambda *call: seen.append(call[-1]))
+    try:
+        device = next(twin.module.parameters()).device
+        with torch.no_grad():
+            twin.module(torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+    finally:
+        handle.remove()
+    [output] = seen
+    if not isinstance(output, tuple):
+        return lambda hidden_states, *_, **__: hidden_states
+    others = (None,) * (len(output) - 1)
+    return lambda hidden_states, *_, **__: (hidden_states, *others)

@@ -1,0 +1,65 @@
+"""A pass that begins at a layer is the whole pass, steered there, on every architecture."""
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, D_MODEL, N_LAYERS
+from oracle import Addition, logits
+
+import actadd_lens as al
+from actadd_lens import forward, prompts
+from actadd_lens.resuming import resumable
+from actadd_lens.steering import add_rows
+
+TEXTS = ["I love you and you hate me", "She talks"]
+
+
+def rows_of(seed):
+    return 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("pad", [prompts.pad_left, prompts.pad_right])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_resumed_pass_is_a_hand_written_hook(bridge, plain, architecture, pad):
+    model, hf = bridge(architecture), plain(architecture)
+    rows = prompts.tokenize(model, TEXTS)
+    tokens, mask = pad(rows, model.tokenizer.pad_token_id)
+    passes = resumable(model)
+    for layer in range(N_LAYERS):
+        vector = al.SteeringVector(rows_of(layer), forward.hook_point(layer))
+        stream = forward.capture(model, tokens, mask, [vector.hook_point])[vector.hook_point]
+        steered = add_rows(stream, [vector], mask.bool())
+        found = passes.logits(layer, steered, tokens, mask, keep=0)
+        for ids, row, real in zip(rows, found, mask.bool(), strict=True):
+            expected = logits(hf, architecture, ids, [Addition(layer, "resid_pre", vector.rows)])
+            torch.testing.assert_close(row[real], expected, atol=5e-5, rtol=1e-4)
+
+
+def test_blocks_below_do_not_run(neo):
+    passes = resumable(neo)
+    tokens, mask = prompts.pad_left(prompts.tokenize(neo, TEXTS), 0)
+    ran = []
+    handles = [
+        block.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
+        for i, block in enumerate(passes.blocks)
+    ]
+    try:
+        passes.logits(2, torch.zeros(*tokens.shape, D_MODEL), tokens, mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == [2]
+
+
+def test_the_twin_is_left_as_it_was_also_by_an_error(neo):
+    passes = resumable(neo)
+    tokens, mask = prompts.pad_left(prompts.tokenize(neo, TEXTS), 0)
+    before = passes.twin.module(tokens, attention_mask=mask).logits
+    with pytest.raises(RuntimeError):
+        passes.logits(1, torch.zeros(*tokens.shape, D_MODEL + 1), tokens, mask)
+    assert torch.equal(passes.twin.module(tokens, attention_mask=mask).logits, before)
+    assert not any("forward" in block.__dict__ for block in passes.blocks)
+
+
+def test_while_hooks_are_attached_there_is_none(neo):
+    with al.steer(neo, al.SteeringVector(rows_of(0), "blocks.1.hook_resid_pre")):
+        assert resumable(neo) is None
