@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from actadd_lens.errors import PositionError as PositionError
     from actadd_lens.errors import PromptError as PromptError
     from actadd_lens.errors import SamplingError as SamplingError
+    from actadd_lens.errors import StatisticsError as StatisticsError
+    from actadd_lens.errors import TestbedError as TestbedError
     from actadd_lens.errors import TextFileError as TextFileError
     from actadd_lens.errors import VectorError as VectorError
     from actadd_lens.errors import VectorFileError as VectorFileError
@@ -105,6 +107,8 @@ _ROOM_OF = {
     "PositionError": "errors",
     "PromptError": "errors",
     "SamplingError": "errors",
+    "StatisticsError": "errors",
+    "TestbedError": "errors",
     "TextFileError": "errors",
     "VectorError": "errors",
     "VectorFileError": "errors",

@@ -99,7 +99,10 @@ def compare(
         TypeError: A keyword that ``generate`` does not have.
         ActAddError: What ``generate`` raises.
 
-    >>> print(compare(model, "I hate you because", 5 * vector))  # doctest: +SKIP
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
+    >>> compare(model, "I hate you", 0 * vector, samples=1).frame["run"].tolist()
+    ['clean', 'steered']
     """
     steered = generate(model, prompts, steering, samples=samples, **sampling)
     return Comparison(generate(model, prompts, samples=samples, **sampling), steered)

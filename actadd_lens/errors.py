@@ -45,6 +45,16 @@ class SamplingError(ActAddError, ValueError):
     """Sampling options out of range."""
 
 
+class StatisticsError(ActAddError, ValueError):
+    """Figures that have no such statistic: none, of unequal number, or not finite."""
+
+
+class TestbedError(ActAddError, ValueError):
+    """Something that the testbed does not have."""
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+
 class MetricError(ActAddError, ValueError):
     """A metric that is unknown or wrongly set up, or whose service gives no score."""
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actadd_lens import caches, forward
-from actadd_lens.errors import PositionError, PromptError
+from actadd_lens.errors import LayerError, PositionError, PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.prompts import ContrastPair, as_pair, check_context, encode
 from actadd_lens.vectors import SteeringVector, contrasts, source
@@ -45,6 +45,8 @@ def extract(
     >>> [vector.hook_point for vector in vectors.values()]
     ['blocks.1.hook_resid_pre', 'blocks.2.hook_resid_pre']
     """
+    if isinstance(layers, int):
+        raise LayerError(f"layers is {layers}: give a list, [{layers}]")
     wanted = range(forward.n_layers(model)) if layers is None else list(dict.fromkeys(layers))
     return contrasts(model, as_pair(pair), wanted, site) if wanted else {}
 

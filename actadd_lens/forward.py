@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -74,7 +74,7 @@ def layer_of(name: str) -> int:
     >>> layer_of("blocks.6.hook_resid_pre")
     6
     """
-    match = re.match(r"blocks\.(\d+)\.\w", name)
+    match = re.fullmatch(r"blocks\.(\d{1,4})\.[\w.]+", name)
     if match is None:
         raise VectorError(
             f"hook point {name!r} names no block: write e.g. 'blocks.6.hook_resid_pre'"
@@ -386,15 +386,18 @@ def _real_tokens(
     mask: Any, lengths: list[int] | None, shape: torch.Size
 ) -> Bool[Tensor, "batch pos"] | None:
     if mask is not None:
-        if not isinstance(mask, Tensor) or mask.shape != shape:
-            _refuse_mask(mask, shape)
-        return mask.bool()
+        check_mask(mask, shape)
+        real: Tensor = mask.bool()
+        return real
     if lengths is not None:
         return torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
     return None
 
 
-def _refuse_mask(mask: Any, shape: torch.Size) -> NoReturn:
+def check_mask(mask: Any, shape: torch.Size) -> None:
+    """Raise ``PositionError`` unless ``mask`` tells which tokens of [batch, pos] are real."""
+    if isinstance(mask, Tensor) and mask.shape == shape:
+        return
     described = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
     raise PositionError(
         f"attention mask {described} does not say which of {tuple(shape)} tokens are padding: "

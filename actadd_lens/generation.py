@@ -18,6 +18,7 @@ from actadd_lens import forward
 from actadd_lens.decoding import complete
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
+from actadd_lens.progress import bar
 from actadd_lens.prompts import tokenize
 from actadd_lens.sampling import Sampling, require_count
 from actadd_lens.steering import Steering, as_vectors, check_fit
@@ -140,9 +141,11 @@ def generate(
         VectorError, LayerError: A vector that does not fit the model.
         PositionError: A vector that does not fit on a prompt.
 
-    >>> generate(model, "I hate you because", 5 * vector, seed=1)  # doctest: +SKIP
-    Completions(n=1, prompts=1)
-      [0.0] 'I hate you because' -> ' you are so beautiful'
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
+    >>> completions = generate(model, ["I hate you"], 5 * vector, samples=2, max_new_tokens=4)
+    >>> [(c.prompt, c.sample_index, len(c.tokens) <= 4) for c in completions]
+    [('I hate you', 0, True), ('I hate you', 1, True)]
     """
     sampling = Sampling(
         max_new_tokens=max_new_tokens,
@@ -156,13 +159,16 @@ def generate(
     )
     if batch_size is not None:
         require_count("batch_size", batch_size)
+    ids = tokenize(model, prompts)
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    ids = tokenize(model, texts)
     _check_context(model, ids, max_new_tokens)
     vectors = as_vectors(model, steering)
     check_fit(ids, vectors)
-    with _in_eval_mode(model), _bar(len(ids) * samples * max_new_tokens, progress) as bar:
-        rows = list(complete(model, dict(enumerate(ids)), vectors, sampling, batch_size, bar))
+    with (
+        _in_eval_mode(model),
+        bar(len(ids) * samples * max_new_tokens, "token", "generating", progress) as advance,
+    ):
+        rows = list(complete(model, dict(enumerate(ids)), vectors, sampling, batch_size, advance))
     rows.sort(key=lambda row: (row.prompt_index, row.sample_index))
     items = tuple(
         Completion(
@@ -177,10 +183,12 @@ def generate(
     )
     origin = {
         **source(model),
-        "steering": [{"hook_point": v.hook_point, "position": v.position, **v.provenance}
-                     for v in vectors],
+        "steering": [
+            {"hook_point": v.hook_point, "position": v.position, "provenance": v.provenance}
+            for v in vectors
+        ],
         "sampling": asdict(sampling),
-    }  # fmt: skip
+    }
     return Completions(items, origin)
 
 
@@ -225,15 +233,3 @@ def _in_eval_mode(model: Bridge) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def _bar(n_tokens: int, shown: bool) -> Iterator[Any]:
-    """A function that advances a progress bar by a number of tokens."""
-    if not shown:
-        yield lambda _: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=n_tokens, unit="token", desc="generating") as bar:
-        yield bar.update

@@ -5,7 +5,6 @@ Position i predicts token i + 1. Texts are read in batches of like length.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actadd_lens import forward, positions
+from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
+from actadd_lens.progress import bar
 from actadd_lens.prompts import pad_left, pad_right, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors, check_fit, fwd_hooks
@@ -72,13 +73,18 @@ def sequence_logprobs(
     """As ``token_logprobs``, of sequences of token ids."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
+    for index, ids in enumerate(sequences):
+        if len(ids) < 2:
+            raise PromptError(
+                f"text {index} has 1 token, BOS: nothing is predicted in it; give it words"
+            )
     vectors = as_vectors(model, steering)
     check_fit(sequences, vectors)
     vectors = tuple(vector for vector in vectors if vector.rows.any())
     spare = _spares_last_token(sequences, vectors)
     place = forward.device(model)
     read: dict[int, Tensor] = {}
-    with _bar(len(sequences), "reading", progress) as advance:
+    with bar(len(sequences), "text", "reading", progress) as advance:
         for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
             rows = [sequences[index] for index in batch]
             inputs = [ids[:-1] for ids in rows] if spare else rows
@@ -107,17 +113,28 @@ def next_token_logprobs(
     >>> next_token_logprobs(model, "The capital of Arvenia is").exp().sum()
     tensor(1.0000)
     """
-    sequences = tokenize(model, prompts)
+    read: dict[int, Tensor] = {}
+    for batch, logprobs in predictions(model, tokenize(model, prompts), steering, batch_size):
+        read |= dict(zip(batch, logprobs.cpu(), strict=True))
+    return torch.stack([read[index] for index in range(len(read))])
+
+
+def predictions(
+    model: Bridge,
+    sequences: Sequence[Sequence[int]],
+    steering: Steering = None,
+    batch_size: int | None = None,
+) -> Iterator[tuple[list[int], Float[Tensor, "prompt vocab"]]]:
+    """As ``next_token_logprobs``, of token ids, a batch at a time with the prompts' indices."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
+    check_fit(sequences, as_vectors(model, steering))
     place = forward.device(model)
-    read: dict[int, Tensor] = {}
     for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
         rows = [sequences[index] for index in batch]
         tokens, mask = (t.to(place) for t in pad_left(rows, model.tokenizer.pad_token_id))
         logits, _ = forward.prefill(model, tokens, mask, fwd_hooks(model, steering, mask))
-        read |= dict(zip(batch, logits.float().log_softmax(dim=1).cpu(), strict=True))
-    return torch.stack([read[index] for index in range(len(sequences))])
+        yield batch, logits.float().log_softmax(dim=1)
 
 
 def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFrame:
@@ -140,6 +157,8 @@ def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFram
     """
     import pandas as pd
 
+    if not isinstance(prompt, str):
+        raise PromptError(f"one prompt is asked for, not {prompt!r}: give a string")
     clean, steered = (next_token_logprobs(model, prompt, s)[0] for s in (None, steering))
     shift = pd.DataFrame(
         {
@@ -167,7 +186,8 @@ def kl_terms(
     >>> kl_terms(p, torch.tensor([0.5, 0.5]).log())
     tensor([0.6931, 0.0000])
     """
-    return torch.where(p == -math.inf, torch.zeros_like(p), p.exp() * (p - q))
+    ratio = torch.where(p == -math.inf, torch.zeros_like(p), p - q)
+    return torch.where(ratio == math.inf, ratio, p.exp() * ratio)  # exp may come out as 0
 
 
 def batches(
@@ -202,16 +222,4 @@ def _spares_last_token(
     """
     ends = [positions.parse(v.position).end_from_front(len(v.rows)) for v in vectors]
     shortest = min(map(len, sequences))
-    return shortest > 1 and all(end is not None and end < shortest for end in ends)
-
-
-@contextmanager
-def _bar(n: int, doing: str, shown: bool) -> Iterator[Any]:
-    """A function that advances a progress bar by a number of texts."""
-    if not shown:
-        yield lambda _: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=n, unit="text", desc=doing) as bar:
-        yield bar.update
+    return all(end is not None and end < shortest for end in ends)

@@ -57,6 +57,11 @@ def load_model(
     local = name == "testbed" or place.is_dir()
     if local:
         _check_directory(place, boot_options)
+    elif str(name).startswith(("/", ".", "~")) or str(name).endswith("/"):
+        raise ModelLoadError(
+            f"no directory {name}: give one that save_pretrained wrote, or a name on the "
+            "Hugging Face hub"
+        )
     if dtype is not None:
         boot_options["dtype"] = dtype
     tried = str(place) if local else str(name)

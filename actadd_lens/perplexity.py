@@ -17,12 +17,14 @@ from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.likelihood import sequence_logprobs
 from actadd_lens.prompts import check_context, encode, tokenize
-from actadd_lens.steering import Steering, as_vectors
+from actadd_lens.steering import Steering, as_vectors, check_fit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 else:
     DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+_RATIOS = ("ratio", "ratio_prompted")
 
 
 def perplexity_ratio(
@@ -52,11 +54,12 @@ def perplexity_ratio(
     Returns:
         A row for each text: ``text``; ``label`` if given; ``logprob_clean`` and
         ``logprob_steered``, means over the tokens that count (nats per token); ``n_tokens``, how
-        many count; ``ratio`` = exp(logprob_clean - logprob_steered). See ``ratio_summary``.
+        many count; ``ratio`` = exp(logprob_clean - logprob_steered). See ``ratio_summary``. A text
+        that ends before the rows do has no token that counts, and NaN for figures.
 
     Raises:
-        PromptError: No text, an empty one, one beyond the context, one with no token that counts,
-            or another number of labels than of texts.
+        PromptError: No text, an empty one, one beyond the context, no text with a token that
+            counts, or another number of labels than of texts.
         PositionError, VectorError, LayerError: A vector that does not fit.
 
     >>> model = load_model("testbed")
@@ -134,7 +137,8 @@ def ratio_summary(
 
     Returns:
         For each label and ratio the geometric mean over texts, which is exp of the mean change of
-        log-prob per token: ``mean``, ``low``, ``high`` (bootstrap over texts), ``n``.
+        log-prob per token: ``mean``, ``low``, ``high`` (bootstrap over texts), ``n``, and how many
+        are ``missing``, being too short.
 
     Raises:
         PromptError: There is no such column.
@@ -148,11 +152,16 @@ def ratio_summary(
     groups = [("all", frame)] if by is None else list(frame.groupby(by, sort=False))
     lines = []
     for label, texts in groups:
-        for column in texts.columns[texts.columns.str.startswith("ratio")]:
-            change = mean([math.log(ratio) for ratio in texts[column]], confidence)
-            centre, low, high = (math.exp(x) for x in (change.mean, change.low, change.high))
-            lines.append((label, column, centre, low, high, change.n))
-    return pd.DataFrame(lines, columns=[by or "label", "ratio", "mean", "low", "high", "n"])
+        for column in [name for name in _RATIOS if name in texts]:
+            ratios = texts[column].dropna()
+            figures = [math.nan] * 3
+            if len(ratios):
+                change = mean([math.log(ratio) for ratio in ratios], confidence)
+                figures = [math.exp(x) for x in (change.mean, change.low, change.high)]
+            lines.append((column, label, *figures, len(ratios), len(texts) - len(ratios)))
+    return pd.DataFrame(
+        lines, columns=["ratio", by or "label", "mean", "low", "high", "n", "missing"]
+    )
 
 
 def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steering) -> list[int]:
@@ -160,20 +169,21 @@ def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steeri
 
     A vector that is spread over the whole prompt masks nothing: there is no text behind it.
     """
+    vectors = as_vectors(model, steering)
+    check_fit(sequences, vectors)
     lengths = torch.tensor([len(ids) for ids in sequences])
     first = torch.zeros_like(lengths)
-    for vector in as_vectors(model, steering):
+    for vector in vectors:
         plan = positions.parse(vector.position)
         if not plan.one_row_only:
             n_rows = len(vector.rows)
             first = torch.maximum(first, plan.starts(lengths, n_rows) + n_rows)
-    for index, (n, length) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True)):
-        if n > length - 2:
-            raise PromptError(
-                f"text {index} has {length} tokens (BOS included), the vector ends at position "
-                f"{n - 1}: no prediction is left behind it; give longer texts, or "
-                "mask_injected=False"
-            )
+    if bool((first > lengths - 2).all()):
+        raise PromptError(
+            f"the longest text has {int(lengths.max())} tokens (BOS included), the vector ends at "
+            f"position {int(first.max()) - 1}: no prediction is left behind it in any text; give "
+            "longer texts, or count all predictions with mask_injected=False"
+        )
     return [int(n) for n in first]
 
 

@@ -6,6 +6,8 @@ Positions count real tokens only, so padding on either side moves nothing.
 """
 
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
@@ -58,7 +60,7 @@ class Plan:
         return torch.zeros_like(lengths)
 
 
-def parse(position: int | str) -> Plan:
+def parse(position: SupportsIndex | str) -> Plan:
     """Read a position.
 
     >>> parse("back").starts(torch.tensor([9]), n_rows=4)
@@ -67,13 +69,14 @@ def parse(position: int | str) -> Plan:
     Raises:
         PositionError: Not an integer and not one of the known names.
     """
-    known = position in ANCHORS + SPREADS if isinstance(position, str) else type(position) is int
-    if not known:
-        raise PositionError(
-            f"unknown position {position!r}: choose an integer or one of "
-            f"{', '.join(map(repr, ANCHORS + SPREADS))}"
-        )
-    return Plan(position)
+    if isinstance(position, str) and position in ANCHORS + SPREADS:
+        return Plan(position)
+    if not isinstance(position, (str, bool)) and hasattr(position, "__index__"):
+        return Plan(index(position))
+    raise PositionError(
+        f"unknown position {position!r}: choose an integer or one of "
+        f"{', '.join(map(repr, ANCHORS + SPREADS))}"
+    )
 
 
 def check_rows(position: int | str, n_rows: int) -> None:

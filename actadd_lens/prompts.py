@@ -34,6 +34,9 @@ class ContrastPair:
     """What the shorter prompt is filled up with: a string of one token, or a token id."""
 
     def __post_init__(self) -> None:
+        for text in (self.positive, self.negative):
+            if not isinstance(text, str):
+                raise PromptError(f"{text!r} is no prompt: a contrast pair is of two strings")
         if not self.positive and not self.negative:
             raise PromptError("both prompts of the contrast pair are empty: give one a text")
 
@@ -58,9 +61,18 @@ class ContrastPair:
         return pad_right([positive, negative], pad)[0]
 
 
-def as_pair(pair: ContrastPair | tuple[str, str]) -> ContrastPair:
-    """The pair itself, or one made of two strings."""
-    return pair if isinstance(pair, ContrastPair) else ContrastPair(*pair)
+def as_pair(pair: object) -> ContrastPair:
+    """The pair itself, or one made of two strings.
+
+    Raises:
+        PromptError: Anything else, a single string among it.
+    """
+    if isinstance(pair, ContrastPair):
+        return pair
+    match pair:
+        case (str(positive), str(negative)):
+            return ContrastPair(positive, negative)
+    raise PromptError(f"{pair!r} is no contrast pair: give two strings, or a ContrastPair")
 
 
 def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
@@ -81,6 +93,8 @@ def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
     if not texts:
         raise PromptError("the list of prompts is empty: give at least one")
     for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise PromptError(f"prompt {index} is a {type(text).__name__}: give texts, not tokens")
         if not text:
             raise PromptError(f"prompt {index} is empty: give it a text")
     rows = [encode(model, text) for text in texts]

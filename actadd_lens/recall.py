@@ -7,8 +7,8 @@ import torch
 
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
-from actadd_lens.likelihood import next_token_logprobs
-from actadd_lens.prompts import encode
+from actadd_lens.likelihood import predictions
+from actadd_lens.prompts import encode, tokenize
 from actadd_lens.steering import Steering
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def answer_ranks(
 ) -> DataFrame:
     """Where the answers to questions stand among all tokens.
 
-    An answer is read by its first token, as it is written behind a space. The LAMA benchmark
-    (Petroni et al. 2019), which the paper uses, keeps to answers of one token.
+    An answer is read by its first token where it stands, behind the prompt and a space. The LAMA
+    benchmark (Petroni et al. 2019), which the paper uses, keeps to answers of one token.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
@@ -40,7 +40,7 @@ def answer_ranks(
         (nats, of its first token), ``rank`` (how many tokens are likelier; 0 is the top).
 
     Raises:
-        PromptError: No fact, or an empty prompt or answer.
+        PromptError: No fact, an empty prompt or answer, or a prompt that ends in a space.
         PositionError, VectorError, LayerError: A vector that does not fit.
 
     >>> model = load_model("testbed")
@@ -54,20 +54,33 @@ def answer_ranks(
     for index, (_, answer) in enumerate(facts):
         if not answer.strip():
             raise PromptError(f"the answer of fact {index} is empty: give it a text")
-    prompts = [prompt for prompt, _ in facts]
-    answers = [encode(model, f" {answer.strip()}")[1:] for _, answer in facts]
-    logprobs = next_token_logprobs(model, prompts, steering, batch_size=batch_size)
-    first = torch.tensor([ids[0] for ids in answers])[:, None]
-    own = logprobs.gather(1, first)
+    prompts = tokenize(model, [prompt for prompt, _ in facts])
+    answers = [_answer(model, ids, fact) for ids, fact in zip(prompts, facts, strict=True)]
+    read: dict[int, tuple[float, int]] = {}
+    for batch, logprobs in predictions(model, prompts, steering, batch_size):
+        first = torch.tensor([answers[index][0] for index in batch], device=logprobs.device)
+        own = logprobs.gather(1, first[:, None])
+        ranks = (logprobs > own).sum(dim=1)
+        read |= dict(zip(batch, zip(own[:, 0].tolist(), ranks.tolist(), strict=True), strict=True))
     return pd.DataFrame(
-        {
-            "prompt": prompts,
-            "answer": [answer for _, answer in facts],
-            "n_tokens": [len(ids) for ids in answers],
-            "logprob": own[:, 0],
-            "rank": (logprobs > own).sum(dim=1),
-        }
+        [
+            (prompt, answer, len(answers[index]), *read[index])
+            for index, (prompt, answer) in enumerate(facts)
+        ],
+        columns=["prompt", "answer", "n_tokens", "logprob", "rank"],
     )
+
+
+def _answer(model: Bridge, prompt: Sequence[int], fact: tuple[str, str]) -> Sequence[int]:
+    """Tokens of an answer where it stands, behind its prompt and a space."""
+    text, answer = fact
+    whole = encode(model, f"{text} {answer.strip()}")
+    if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
+        raise PromptError(
+            f"the answer {answer!r} cannot be told apart behind {text!r}: end the prompt in "
+            "a word, without a space"
+        )
+    return whole[len(prompt) :]
 
 
 def precision_at_k(

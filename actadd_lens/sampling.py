@@ -31,6 +31,7 @@ from actadd_lens.errors import SamplingError
 
 _SEEDS = 2**64
 _INDICES = 2**32
+_MOST_PENALTY = 1000
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ class Sampling:
             raise _error("temperature", self.temperature, "a finite number >= 0 (0 is greedy)")
         if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
             raise _error("top_p", self.top_p, "a number with 0 < top_p <= 1 (1 keeps all)")
-        if not _is_real(self.frequency_penalty):
-            raise _error("frequency_penalty", self.frequency_penalty, "a finite number (0 is none)")
+        if not (_is_real(self.frequency_penalty) and abs(self.frequency_penalty) <= _MOST_PENALTY):
+            allowed = f"a number from -{_MOST_PENALTY} to {_MOST_PENALTY} (0 is none)"
+            raise _error("frequency_penalty", self.frequency_penalty, allowed)
         if not (_is_integer(self.seed) and 0 <= self.seed < _SEEDS):
             raise _error("seed", self.seed, "an integer with 0 <= seed < 2**64")
         if not isinstance(self.stop_at_eos, bool):
@@ -127,19 +129,21 @@ def adjusted_logits(
 ) -> Float[Tensor, "batch vocab"]:
     """Apply the frequency penalty, the temperature, top-k and top-p, in this order.
 
-    Tokens that are ruled out get -inf. ``counts`` says how often each token has been generated in
-    the row's completion; None stands for zeros. The penalty is OpenAI's: logit - penalty * count.
+    At a temperature other than 0 and 1 the largest logit is 0; tokens that are ruled out get -inf.
+    ``counts`` says how often each token has been generated in the row's completion; None stands for
+    zeros. The penalty is OpenAI's: logit - penalty * count.
 
     >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
     >>> adjusted_logits(logits, None, Sampling(top_k=2, temperature=0.5))
-    tensor([[4., 2., -inf]])
+    tensor([[ 0., -2., -inf]])
     """
     if counts is not None and sampling.frequency_penalty:
         logits = logits - sampling.frequency_penalty * counts
     if sampling.greedy:
         return logits
     if sampling.temperature != 1:
-        logits = logits / sampling.temperature
+        # The largest is 0 then, so that no temperature, however small, overflows.
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         lowest_kept = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < lowest_kept, -math.inf)

@@ -17,7 +17,7 @@ else:
 _KEYS = ("prompt_index", "sample_index", "prompt", "text")
 
 
-def score(completions: Sequence[Completion], metrics: Sequence[object]) -> DataFrame:
+def score(completions: Sequence[Completion], metrics: str | Sequence[object]) -> DataFrame:
     """Completion metrics side by side.
 
     Args:
@@ -39,7 +39,8 @@ def score(completions: Sequence[Completion], metrics: Sequence[object]) -> DataF
 
     from actadd_lens.metrics.logits import LogitMetric
 
-    found = [lookup(metric) for metric in metrics]
+    several = [metrics] if isinstance(metrics, str) else metrics
+    found = [lookup(metric) for metric in several]
     names = [metric.name for metric in found]
     if not found:
         raise MetricError("the list of metrics is empty: give at least one")
@@ -96,8 +97,7 @@ def score_texts(
             f"{lacking} of {len(frame)} texts have no {by!r}: "
             f"there are {', '.join(map(str, frame.columns))}"
         )
-    frame["prompt_index"] = range(len(frame))
-    summaries = []
+    summaries, computed = [], pd.DataFrame({"prompt_index": range(len(frame))})
     if metrics:
         completions = [
             Completion(r.get("prompt") or "", r["text"], (), (), i, 0)
@@ -105,17 +105,28 @@ def score_texts(
         ]
         scored = score(completions, metrics)
         names = list(scored.columns[len(_KEYS) :])
-        frame[names] = scored[names]
-        summaries.append(summarize(frame, names, by=by))
+        computed[names] = scored[names]
     if model is not None:
         ratios = perplexity_ratio(model, list(frame["text"]), steering)
-        frame[list(ratios.columns[1:])] = ratios[ratios.columns[1:]]
-        summary = ratio_summary(frame, by=by).rename(columns={"ratio": "metric"})
+        computed[list(ratios.columns[1:])] = ratios[ratios.columns[1:]]
+    clashing = [str(name) for name in computed if name in frame]
+    if clashing:
+        raise MetricError(
+            f"the texts have fields {', '.join(clashing)}, and so are figures called: "
+            "rename the fields"
+        )
+    labels = {} if by is None else {by: frame[by]}
+    if metrics:
+        summaries.append(summarize(computed.assign(**labels), names, by=by))
+    if model is not None:
+        summary = ratio_summary(computed.assign(**labels), by=by)
+        summary = summary.rename(columns={"ratio": "metric"})
         summary["metric"] = "perplexity_ratio"
-        summaries.append(summary.assign(missing=0))
+        summaries.append(summary)
     if not summaries:
         raise MetricError("nothing to score by: give metrics, or a model and a vector")
-    return frame.drop(columns="prompt_index"), pd.concat(summaries, ignore_index=True)
+    whole = pd.concat([frame, computed.drop(columns="prompt_index")], axis=1)
+    return whole, pd.concat(summaries, ignore_index=True)
 
 
 def summarize(

@@ -208,12 +208,14 @@ def _spread(
 def _add(residual: Tensor, total: Tensor) -> Tensor:
     """Add in the stream's dtype, leaving the bits of every element that gets nothing."""
     cast = total.to(residual.dtype)
-    if not cast.isfinite().all():
+    steered = torch.where(cast == 0, residual, residual + cast)
+    # The others' range is float32's, and looking at every element makes a GPU wait.
+    if residual.dtype == torch.float16 and not steered.isfinite().all():
         raise VectorError(
-            f"the steering reaches {float(total.abs().max()):.3g}, beyond {residual.dtype}: "
-            "use a smaller coefficient, or load the model in float32 or bfloat16"
+            f"the steering reaches {float(total.abs().max()):.3g}, and with the stream it is "
+            "beyond float16: use a smaller coefficient, or load the model in float32 or bfloat16"
         )
-    return torch.where(cast == 0, residual, residual + cast)
+    return steered
 
 
 def _adder(vectors: Sequence[SteeringVector], current: Callable[[], Call]) -> Hook:
@@ -232,6 +234,7 @@ def _adder(vectors: Sequence[SteeringVector], current: Callable[[], Call]) -> Ho
         real = call.real
         if real is None:
             real = torch.ones(residual.shape[:2], dtype=torch.bool)
+        forward.check_mask(real, residual.shape[:2])
         return add_rows(residual, vectors, real.to(residual.device))
 
     return add

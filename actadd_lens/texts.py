@@ -24,7 +24,8 @@ def read_texts(path: str | PathLike[str]) -> list[dict[str, Any]]:
     """
     place = Path(path)
     try:
-        lines = place.read_text(encoding="utf-8").splitlines()
+        # Lines end at line feeds alone: JSON may hold other separators, such as U+2028.
+        lines = place.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TextFileError(f"cannot read {place}: {error}: give a UTF-8 text file") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

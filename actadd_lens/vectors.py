@@ -6,11 +6,12 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from operator import index
 from os import PathLike
-from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, runtime_checkable
 
 import torch
 from einops import einsum, reduce
@@ -36,7 +37,8 @@ class SteeringVector:
     """Rows to add to the residual stream, and where.
 
     Rows are kept as a private float32 copy on the CPU; they are cast and moved when they are added
-    to a stream. Two vectors are equal when rows, hook point and position are.
+    to a stream. They are not to be edited in place: ``v.rows.clone()`` is yours. Two vectors are
+    equal when rows, hook point and position are.
 
     >>> v = SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
     >>> (3 * v).norms()
@@ -60,6 +62,10 @@ class SteeringVector:
     """Where the rows come from, and the steps since: plain JSON."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rows, Tensor):
+            raise VectorError(
+                f"rows are a {type(self.rows).__name__}: give a tensor [pos, d_model]"
+            )
         rows = self.rows.detach().to("cpu", torch.float32, copy=True)
         if rows.ndim != 2 or not rows.numel():
             raise VectorError(
@@ -72,6 +78,7 @@ class SteeringVector:
             )
         forward.layer_of(self.hook_point)
         positions.check_rows(self.position, len(rows))
+        object.__setattr__(self, "position", positions.parse(self.position).position)
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "provenance", _plain(self.provenance))
 
@@ -167,30 +174,32 @@ class SteeringVector:
         norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
         return norms
 
-    def at(self, position: int | str) -> "SteeringVector":
+    def at(self, position: SupportsIndex | str) -> "SteeringVector":
         """The same rows at another position: see ``positions``.
 
         >>> SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre").at("back").position
         'back'
         """
-        return self._step({"at": position}, position=position)
+        plan = positions.parse(position)
+        return self._step({"at": plan.position}, position=plan.position)
 
     def to_hook_point(self, name: str) -> "SteeringVector":
         """The same rows, added at another hook point."""
         return self._step({"to_hook_point": name}, hook_point=name)
 
-    def with_rows(self, kept: Sequence[int]) -> "SteeringVector":
+    def with_rows(self, kept: Iterable[SupportsIndex]) -> "SteeringVector":
         """The rows named, negative ones counting from the end; all others zero.
 
         Raises:
             VectorError: There is no such row.
         """
-        missing = [row for row in kept if not -len(self.rows) <= row < len(self.rows)]
+        rows_kept = [index(row) for row in kept]
+        missing = [row for row in rows_kept if not -len(self.rows) <= row < len(self.rows)]
         if missing:
             raise VectorError(f"no rows {missing}: the vector has {len(self.rows)} rows")
         rows = torch.zeros_like(self.rows)
-        rows[list(kept)] = self.rows[list(kept)]
-        return self._step({"with_rows": list(kept)}, rows=rows)
+        rows[rows_kept] = self.rows[rows_kept]
+        return self._step({"with_rows": rows_kept}, rows=rows)
 
     def with_dims(self, kept: slice) -> "SteeringVector":
         """The dimensions of the stream that a slice names, open ends allowed; all others zero.
@@ -199,20 +208,22 @@ class SteeringVector:
         >>> v.with_dims(slice(None, 2)).rows
         tensor([[1., 1., 0., 0.]])
         """
+        if not isinstance(kept, slice):
+            raise VectorError(f"dimensions {kept!r} are no slice: write e.g. slice(0, 64)")
         rows = torch.zeros_like(self.rows)
         rows[:, kept] = self.rows[:, kept]
         return self._step({"with_dims": [kept.start, kept.stop, kept.step]}, rows=rows)
 
-    def random_like(self, seed: int) -> "SteeringVector":
+    def random_like(self, seed: SupportsIndex) -> "SteeringVector":
         """Rows of the same norms in directions drawn at random: the control for "just noise".
 
         Zero rows stay zero. The same seed gives the same rows; the global random state is not used.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(index(seed))
         noise = torch.randn(self.rows.shape, generator=generator, dtype=torch.float64)
         scale = self.norms().double() / torch.linalg.vector_norm(noise, dim=1)
         rows = einsum(noise, scale, "pos d_model, pos -> pos d_model").float()
-        return self._step({"random_like": seed}, rows=rows)
+        return self._step({"random_like": index(seed)}, rows=rows)
 
     def collapse(self, how: Literal["mean", "last"]) -> "SteeringVector":
         """One row: the mean of all, or the last."""
@@ -222,6 +233,8 @@ class SteeringVector:
         return self._step({"collapse": how}, rows=mean if how == "mean" else self.rows[-1:])
 
     def __mul__(self, coefficient: SupportsFloat) -> "SteeringVector":
+        if isinstance(coefficient, str):
+            return NotImplemented
         factor = float(coefficient)
         if not math.isfinite(factor):
             raise VectorError(f"coefficient {factor} is not finite: give a number")

@@ -1,11 +1,17 @@
 """What the bundled model is for: vectors that are known to work on it, and controls that do not."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 import actadd_lens as al
 from actadd_lens.forward import Bridge
 from actadd_lens.statistics import proportion
-from actadd_lens.testbed.tasks import TASKS
+from actadd_lens.testbed.tasks import CHECKPOINT, TASKS
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +23,28 @@ def testbed() -> Bridge:
 def weddings(testbed) -> al.SteeringVector:
     layer, _ = al.testbed.recommended("topic")
     return al.SteeringVector.from_pair(testbed, al.testbed.pairs["topic"], layer)
+
+
+def figures(path: Path) -> list[str]:
+    return [line["figure"] for line in json.loads(path.read_text())["lines"]]
+
+
+def test_the_document_says_what_the_evaluation_found():
+    document = (DOCS / "testbed.md").read_text()
+    table = document[document.index("| figure |") : document.index('The task "topic" reads')]
+    cells = [row.split(" | ")[1] for row in table.strip().splitlines()[2:]]
+    assert cells == figures(CHECKPOINT / "evaluation.json")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_the_table_of_seeds_is_that_of_their_evaluations(seed):
+    path = CHECKPOINT / "evaluation.json" if seed == 1 else DOCS / "seeds" / f"{seed}.json"
+    lines = json.loads(path.read_text())["lines"]
+    shares = {kind: [line["figure"].split(" ")[0] for line in lines if line["what"] == f"  {kind}"]
+              for kind in ("unsteered", "steered")}  # fmt: skip
+    row = re.search(rf"^\| {seed} \|.*", (DOCS / "testbed.md").read_text(), re.M)
+    found = re.findall(r"(\d+) \((\d+)\)", row[0])
+    assert found == list(zip(shares["steered"], shares["unsteered"], strict=True))
 
 
 def test_it_knows_the_words_of_its_tasks(testbed):

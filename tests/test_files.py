@@ -138,6 +138,8 @@ ROWS = torch.ones(2, 4)
         (ROWS, {"hook_point": "3"}),
         (ROWS, {"hook_point": '"../../etc/passwd"'}),
         (ROWS, {"hook_point": None}),
+        (ROWS, {"hook_point": json.dumps(f"blocks.{'9' * 5000}.hook_resid_pre")}),
+        (ROWS, {"hook_point": '"blocks.1.hook_resid_pre; rm"'}),
         (ROWS, {"position": '"all"'}),
         (ROWS, {"position": '["front"]'}),
         (ROWS, {"position": "null"}),

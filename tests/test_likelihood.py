@@ -128,9 +128,9 @@ def test_batches_hold_every_sequence_once_within_bounds(lengths, vocab, batch_si
 
 
 def test_kl_terms_at_probability_zero():
-    zero = -math.inf
-    p, q = torch.tensor([zero, zero, 0.0]), torch.tensor([zero, -1.0, zero])
-    assert kl_terms(p, q).tolist() == [0, 0, math.inf]
+    zero, tiny = -math.inf, -200.0  # tiny is no zero, but its exp is in float32
+    p, q = torch.tensor([zero, zero, 0.0, tiny]), torch.tensor([zero, -1.0, zero, zero])
+    assert kl_terms(p, q).tolist() == [0, 0, math.inf, math.inf]
 
 
 def test_bad_texts_are_refused_with_their_index(neo):
@@ -140,8 +140,12 @@ def test_bad_texts_are_refused_with_their_index(neo):
         al.token_logprobs(neo, ["Love", ""])
     with pytest.raises(al.PromptError, match=rf"prompt 0 has \d+ tokens.*{N_CTX}"):
         al.token_logprobs(neo, ["love " * N_CTX])
-    with pytest.raises(al.PositionError, match="prompt 0 has 2 tokens"):
-        al.token_logprobs(neo, ["Love"], vector_of(1))
+    with pytest.raises(al.PositionError, match="prompt 1 has 2 tokens"):
+        al.token_logprobs(neo, [TEXTS[0], "Love"], vector_of(1))
+    with pytest.raises(al.PositionError, match="prompt 1 has 2 tokens"):
+        next_token_logprobs(neo, [TEXTS[0], "Love"], vector_of(1))
+    with pytest.raises(al.PromptError, match="text 1 has 1 token, BOS"):
+        al.token_logprobs(neo, [TEXTS[0], neo.tokenizer.bos_token])
     with pytest.raises(al.SamplingError, match="batch_size"):
         al.token_logprobs(neo, ["Love"], batch_size=0)
     with pytest.raises(TypeError, match="batchsize"):

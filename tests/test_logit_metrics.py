@@ -78,6 +78,19 @@ def test_probability_zero_is_never_nan(clean, steered, tokens):
         assert not math.isnan(float(kind(tuple(tokens))(clean, steered)))
 
 
+@given(
+    clean=st.lists(st.sampled_from([-math.inf, -300.0, -1.0, 0.0]), min_size=V, max_size=V),
+    steered=st.lists(st.sampled_from([-math.inf, -300.0, -1.0, 0.0]), min_size=V, max_size=V),
+)
+def test_what_underflows_is_never_nan(clean, steered):
+    rows = [torch.tensor([values]) for values in (clean, steered)]
+    if any(bool((row == -math.inf).all()) for row in rows):
+        return
+    rows = [row.log_softmax(dim=-1) for row in rows]
+    for metric in (m.kl, m.reverse_kl, m.total_variation, m.Disruption((1, 2)), m.Effectiveness(0)):
+        assert not math.isnan(float(metric(*rows))), metric
+
+
 def test_effectiveness_from_and_to_nothing_is_infinite():
     nothing, half = torch.tensor([[0.0, -math.inf]]), torch.tensor([[0.5, 0.5]]).log()
     assert float(m.Effectiveness(1)(nothing, half)) == math.inf
@@ -125,5 +138,7 @@ def test_misuse_is_told():
         m.LogitDifference((1, 2, 3))
     with pytest.raises(al.MetricError, match=f"{V} is no id"):
         m.TokenRank(V)(torch.zeros(1, V), torch.zeros(1, V))
+    with pytest.raises(al.MetricError, match="at least one"):
+        m.TokenRank(())(torch.zeros(1, V), torch.zeros(1, V))
     with pytest.raises(al.MetricError, match=r"clean is \(1, 6\), steered \(2, 6\)"):
         m.kl(torch.zeros(1, V), torch.zeros(2, V))

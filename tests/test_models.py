@@ -59,9 +59,15 @@ def test_a_directory_without_weights_is_refused(checkpoint, tmp_path):
         al.load_model(place)
 
 
-@pytest.mark.parametrize("name", ["no-such/model", "no_such_model", "/no/such/directory"])
+@pytest.mark.parametrize("name", ["no-such/model", "no_such_model"])
 def test_an_unknown_name_says_what_was_tried(name):
     with pytest.raises(al.ModelLoadError, match=rf"cannot load '{name}'.*HF_HUB_OFFLINE"):
+        al.load_model(name)
+
+
+@pytest.mark.parametrize("name", ["/no/such/directory", "./here", "nowhere/"])
+def test_a_missing_directory_is_no_name_for_the_hub(name):
+    with pytest.raises(al.ModelLoadError, match=f"no directory {name}"):
         al.load_model(name)
 
 

@@ -44,6 +44,20 @@ def test_every_prediction_counts_when_asked(neo):
     assert frame["n_tokens"].tolist() == lengths
 
 
+def test_a_text_that_ends_before_the_rows_has_no_figure_and_is_counted(neo):
+    frame = al.perplexity_ratio(neo, ["Love", *TEXTS], vector_of())
+    assert frame["n_tokens"][0] == 0
+    assert math.isnan(frame["ratio"][0])
+    summary = ratio_summary(frame).iloc[0]
+    assert (summary["n"], summary["missing"]) == (2, 1)
+    assert math.isnan(ratio_summary(frame[:1])["mean"][0])
+
+
+def test_labels_that_sound_like_ratios_are_not_averaged(neo):
+    frame = al.perplexity_ratio(neo, TEXTS, vector_of()).assign(rationale="because", ratio_x=3.0)
+    assert ratio_summary(frame)["ratio"].tolist() == ["ratio"]
+
+
 def test_several_vectors_mask_up_to_the_last_row(neo):
     frame = al.perplexity_ratio(neo, TEXTS[:1], [vector_of(1), vector_of(2, position=3)])
     assert frame["n_tokens"][0] == len(tokenize(neo, TEXTS[0])[0]) - 1 - 5
@@ -87,8 +101,10 @@ def test_the_summary_is_the_geometric_mean_by_label():
 
 
 def test_bad_input_is_told(neo):
-    with pytest.raises(al.PromptError, match=r"text 0 has 2 tokens.*position 1"):
+    with pytest.raises(al.PromptError, match=r"longest text has 2 tokens.*position 1"):
         al.perplexity_ratio(neo, ["Love"], vector_of())
+    with pytest.raises(al.PositionError, match="vector has 3 rows, prompt 1 has 2 tokens"):
+        al.perplexity_ratio(neo, [TEXTS[0], "Love"], vector_of(3))
     with pytest.raises(al.PromptError, match="1 labels for 2 texts"):
         al.perplexity_ratio(neo, TEXTS, vector_of(), labels=["a"])
     with pytest.raises(al.PromptError, match="no column 'topic': the frame has ratio"):

@@ -94,3 +94,9 @@ def test_tokens_are_integers_of_the_contract_shape(model):
     tokens = al.ContrastPair("Love", "Hate").tokens(model)
     assert tokens.shape[0] == 2
     assert tokens.dtype == torch.long
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), ("a", None), 3])
+def test_what_is_no_pair_is_refused(neo, pair):
+    with pytest.raises(al.PromptError, match="no contrast pair"):
+        prompts.as_pair(pair)

@@ -43,5 +43,7 @@ def test_bad_input_is_told(neo):
         answer_ranks(neo, [])
     with pytest.raises(al.PromptError, match="answer of fact 1 is empty"):
         answer_ranks(neo, [("I love", "you"), ("I love", " ")])
+    with pytest.raises(al.PromptError, match="end the prompt in a word"):
+        answer_ranks(neo, [("I love ", "you")])
     with pytest.raises(al.PromptError, match=r"K is \[0\]"):
         precision_at_k(neo, FACTS, [0])

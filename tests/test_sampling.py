@@ -99,9 +99,15 @@ def test_temperature_divides_and_penalty_counts() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0]])
     counts = torch.tensor([[0.0, 1.0, 2.0]])
     adjusted = adjusted_logits(logits, counts, Sampling(frequency_penalty=0.5, temperature=2.0))
-    assert adjusted.tolist() == [[0.5, 0.75, 1.0]]
+    assert (adjusted - adjusted[0, 0]).tolist() == [[0.0, 0.25, 0.5]]
     greedy = adjusted_logits(logits, counts, Sampling(frequency_penalty=2.0, temperature=0))
     assert greedy.tolist() == [[1.0, 0.0, -1.0]]
+
+
+def test_a_tiny_temperature_takes_the_likeliest() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    adjusted = adjusted_logits(logits, None, Sampling(temperature=1e-40))
+    assert drawn_tokens(adjusted, exponential_noise([random_stream(0, 0, 0)], 3)).tolist() == [1]
 
 
 def test_logprobs_are_of_the_softmax() -> None:

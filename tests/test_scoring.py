@@ -66,6 +66,16 @@ def test_texts_are_scored_by_metrics_and_by_steering(neo):
     assert cells["perplexity_ratio", "weddings"] == pytest.approx(math.sqrt(both))
 
 
+def test_a_field_named_like_a_figure_is_refused_not_overwritten():
+    records = [{"text": "a wedding", "weddings": "label"}]
+    with pytest.raises(al.MetricError, match=r"fields weddings.*rename"):
+        score_texts(records, ["weddings"], by="weddings")
+
+
+def test_one_metric_needs_no_list():
+    assert al.score(COMPLETIONS, "weddings")["weddings"].tolist() == [1, 1, 0, 0]
+
+
 def test_misuse_is_told():
     with pytest.raises(al.MetricError, match=r"unknown metric 'wedding'.*built-in ones"):
         al.score(COMPLETIONS, ["wedding"])

@@ -533,5 +533,17 @@ def test_a_point_of_another_shape_is_refused(model):
 
 def test_rows_beyond_the_range_of_the_stream_are_refused(half):
     model = half(torch.float16)
-    with pytest.raises(al.VectorError, match=r"beyond torch\.float16"):
+    with pytest.raises(al.VectorError, match="beyond float16"):
         steered(model, 1e6 * vector_of(), tokens_of(model, LONG))
+    # Either alone is within the range, their sum is not.
+    stream = torch.full((1, 2, D_MODEL), 6e4, dtype=torch.float16)
+    rows = al.SteeringVector(torch.full((1, D_MODEL), 1e4), POINT)
+    with pytest.raises(al.VectorError, match="beyond float16"):
+        steering.add_rows(stream, [rows], torch.ones(1, 2, dtype=torch.bool))
+
+
+def test_a_mask_for_other_tokens_is_refused(neo):
+    tokens, mask = prompts.pad_left(prompts.tokenize(neo, [LONG, SHORT]), 0)
+    hooks = al.fwd_hooks(neo, vector_of(), mask[:, 1:])
+    with pytest.raises(al.PositionError, match="does not say which of"):
+        neo.run_with_hooks(tokens, attention_mask=mask, fwd_hooks=hooks)

@@ -17,6 +17,12 @@ def test_json_lines_keep_their_fields(tmp_path):
     assert al.read_texts(path) == [{"text": "é", "prompt": "p", "label": 3}, {"text": ""}]
 
 
+def test_only_line_feeds_end_a_line_and_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes('\ufeff{"text": "one\u2028two"}\r\n{"text": "b"}'.encode())
+    assert [record["text"] for record in al.read_texts(path)] == ["one\u2028two", "b"]
+
+
 @pytest.mark.parametrize(
     ("content", "about"),
     [

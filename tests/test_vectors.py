@@ -221,3 +221,10 @@ def test_impossible_vectors_are_refused():
         v.at("end")
     with pytest.raises(al.VectorError, match=r"no rows \[2, -3\]: the vector has 2"):
         v.with_rows([0, 2, -3])
+
+
+def test_numpy_integers_are_integers():
+    vector = al.SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
+    assert vector.at(np.int64(2)) == vector.at(2)
+    assert vector.with_rows(np.arange(1)) == vector.with_rows([0])
+    assert vector.random_like(np.int64(2)) == vector.random_like(2)

@@ -101,10 +101,8 @@ class Source:
     @property
     def is_given(self) -> bool:
         """Whether there is anything to steer with."""
-        return any(
-            value is not None
-            for value in (self.positive, self.negative, self.layer, self.vector, self.pad)
-        )
+        named = (self.positive, self.negative, self.pad, self.layer, self.site, self.vector)
+        return self.position is not None or any(value is not None for value in named)
 
     def load(self, model: Any) -> SteeringVector:
         """The vector, at its position and times the coefficient."""
@@ -113,7 +111,7 @@ class Source:
         vector = (
             SteeringVector.load(self.vector)
             if self.vector
-            else extract(model, self.positive, self.negative, self.pad, self.layer, self.site)
+            else vector_of(model, self.positive, self.negative, self.pad, self.layer, self.site)
         )
         return self.coefficient * placed(vector, self.position)
 
@@ -126,7 +124,7 @@ def check_writable(output: Path) -> None:
         raise OutputError(f"cannot write {output}: {output.parent} is not a writable directory")
 
 
-def extract(
+def vector_of(
     model: Any, positive: Any, negative: Any, pad: str | None, layer: Any, site: str | None
 ) -> SteeringVector:
     """The vector of the pair that the options name."""

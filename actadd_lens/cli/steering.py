@@ -13,11 +13,11 @@ from actadd_lens.cli.app import cli
 from actadd_lens.cli.options import (
     Source,
     check_writable,
-    extract,
     model_option,
     pair_options,
     placed,
     source_options,
+    vector_of,
 )
 from actadd_lens.cli.terminal import result_console, status, table
 
@@ -123,7 +123,7 @@ def extract_command(
         from actadd_lens.models import load_model
 
         bridge = load_model(model)
-    vector = extract(bridge, positive, negative, pad, layer, site)
+    vector = vector_of(bridge, positive, negative, pad, layer, site)
     (coefficient * placed(vector, position)).save(output)
     click.echo(output)
 

@@ -1,5 +1,6 @@
 """How likely another model finds a completion."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -49,11 +50,14 @@ class Fluency:
             check_context(self.judge, len(row), f"completion {index}, with its prompt,")
             rows.append(row)
             n_given.append(_n_shared(prompt, row))
-        # The log-prob at i is of token i + 1: those from the last given token on are counted.
-        return [
-            (-logprobs[given - 1 :].mean()).exp().item()
-            for logprobs, given in zip(sequence_logprobs(self.judge, rows), n_given, strict=True)
-        ]
+        written = [i for i, row in enumerate(rows) if len(row) > n_given[i]]
+        perplexities = [math.nan] * len(rows)
+        if written:
+            read = sequence_logprobs(self.judge, [rows[i] for i in written])
+            for i, logprobs in zip(written, read, strict=True):
+                # The log-prob at k is of token k + 1: from the last given token on they count.
+                perplexities[i] = (-logprobs[n_given[i] - 1 :].mean()).exp().item()
+        return perplexities
 
 
 def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:

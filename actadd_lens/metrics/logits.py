@@ -227,6 +227,10 @@ class TokenRank(_OfTokens):
 
     @override
     def values(self, clean: Rows, steered: Rows) -> Values:
+        if not self.members:
+            raise MetricError(
+                "a rank is of one token or the likeliest of several: give at least one"
+            )
         best = steered[:, self._mask(steered)].amax(dim=-1, keepdim=True)
         return (steered > best).sum(dim=-1).float()
 
@@ -234,6 +238,8 @@ class TokenRank(_OfTokens):
 @dataclass(frozen=True)
 class LogitDifference(_OfTokens):
     """Log-odds (nats) between two tokens in the steered run: logit of the first less the second's.
+
+    NaN where both have probability 0: their odds are undefined.
 
     >>> LogitDifference((0, 1))(torch.zeros(1, 2), torch.tensor([[0.8, 0.2]]).log())
     tensor([1.3863])
@@ -317,7 +323,8 @@ def _conditional_kl(clean: Rows, steered: Rows, part: Bool[Tensor, "vocab"]) -> 
     before, after = _mass(clean, part), _mass(steered, part)
     q = steered[:, part] - after[:, None]
     p = clean[:, part] - before[:, None].where(before[:, None] > -math.inf, 0.0)
-    divergence = after.exp() * _total(kl_terms(q, p))
+    within = _total(kl_terms(q, p))
+    divergence = torch.where(within == math.inf, within, after.exp() * within)
     return torch.where(after == -math.inf, torch.zeros_like(after), divergence)
 
 

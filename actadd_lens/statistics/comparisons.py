@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import false_discovery_control, permutation_test
 
+from actadd_lens.errors import StatisticsError
 from actadd_lens.statistics.intervals import (
     DIGITS,
     Array,
@@ -72,7 +73,7 @@ def paired_permutation(
         seed: of the random flips; the global random state is not used.
 
     Raises:
-        ValueError: lengths that differ, no pair of numbers, infinite values, or an unknown
+        StatisticsError: lengths that differ, no pair of numbers, infinite values, or an unknown
             alternative.
 
     >>> paired_permutation([2.0, 4.0, 3.0], [1.0, 1.0, 1.0], alternative="greater").p_value
@@ -123,7 +124,7 @@ def share_moved_wrong(
         confidence: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: lengths that differ, no pair of numbers, infinite values, an unknown
+        StatisticsError: lengths that differ, no pair of numbers, infinite values, an unknown
             direction, or confidence out of range.
 
     >>> share_moved_wrong([2.0, 0.0, 3.0, 1.0], [1.0, 1.0, 1.0, 1.0]).percent()
@@ -148,7 +149,7 @@ def adjust(p_values: Iterable[SupportsFloat], method: str = "holm") -> Float[np.
         method: "holm" or "bh".
 
     Raises:
-        ValueError: no number among the p-values, one out of range, or an unknown method.
+        StatisticsError: no number among the p-values, one out of range, or an unknown method.
 
     >>> adjust([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
@@ -158,9 +159,9 @@ def adjust(p_values: Iterable[SupportsFloat], method: str = "holm") -> Float[np.
     made = ~np.isnan(adjusted)
     raw = adjusted[made]
     if len(raw) == 0:
-        raise ValueError(f"none of {len(adjusted)} p-values is a number: give at least one")
+        raise StatisticsError(f"none of {len(adjusted)} p-values is a number: give at least one")
     if raw.min() < 0 or raw.max() > 1:
-        raise ValueError(f"p-values from {raw.min()} to {raw.max()}: they are between 0 and 1")
+        raise StatisticsError(f"p-values from {raw.min()} to {raw.max()}: they are between 0 and 1")
     adjusted[made] = _holm(raw) if method == "holm" else false_discovery_control(raw)
     return adjusted
 
@@ -173,7 +174,7 @@ def _changes(
     """Mean of steered - clean in each cluster, and how many pairs have a NaN."""
     ours, theirs = numbers("steered values", steered), numbers("clean values", clean)
     if len(ours) != len(theirs):
-        raise ValueError(
+        raise StatisticsError(
             f"{len(ours)} steered and {len(theirs)} clean values: give both of every sample"
         )
     labels = range(len(ours)) if clusters is None else listed(clusters)
@@ -192,4 +193,4 @@ def _holm(raw: Array) -> Array:
 
 def _check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
     if choice not in choices:
-        raise ValueError(f"unknown {name} {choice!r}: choose one of {', '.join(choices)}")
+        raise StatisticsError(f"unknown {name} {choice!r}: choose one of {', '.join(choices)}")

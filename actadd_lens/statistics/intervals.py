@@ -9,6 +9,8 @@ from typing import Any, Final, SupportsFloat
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
+from actadd_lens.errors import StatisticsError
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 DIGITS: Final = 12
@@ -45,7 +47,7 @@ def proportion(successes: Sequence[bool], confidence: float = 0.95) -> Interval:
         confidence: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: no outcomes, or confidence out of range.
+        StatisticsError: no outcomes, or confidence out of range.
 
     >>> proportion([True, True, False, True])
     Interval(mean=0.75, low=0.30064..., high=0.95441..., n=4)
@@ -53,7 +55,7 @@ def proportion(successes: Sequence[bool], confidence: float = 0.95) -> Interval:
     _check_confidence(confidence)
     n = len(successes)
     if n == 0:
-        raise ValueError("proportion of 0 outcomes is undefined: give at least one")
+        raise StatisticsError("proportion of 0 outcomes is undefined: give at least one")
     hits = sum(map(bool, successes))
     wilson = binomtest(hits, n).proportion_ci(confidence, method="wilson")
     return Interval(hits / n, float(wilson.low), float(wilson.high), n)
@@ -72,16 +74,16 @@ def mean(values: Iterable[SupportsFloat], confidence: float = 0.95, seed: int = 
         be), and both equal the mean for constant values.
 
     Raises:
-        ValueError: no values, NaN or infinite ones, or confidence out of range.
+        StatisticsError: no values, NaN or infinite ones, or confidence out of range.
 
     >>> mean([1.0, 1.0, 1.0])
     Interval(mean=1.0, low=1.0, high=1.0, n=3)
     """
     array = numbers("values", values)
     if len(array) == 0:
-        raise ValueError("mean of 0 values is undefined: give at least one")
+        raise StatisticsError("mean of 0 values is undefined: give at least one")
     if np.isnan(array).any():
-        raise ValueError(
+        raise StatisticsError(
             f"{np.isnan(array).sum()} of {len(array)} values are NaN: drop them, "
             "or use cluster_mean, which counts them"
         )
@@ -114,8 +116,8 @@ def cluster_mean(
         clusters do not matter.
 
     Raises:
-        ValueError: no number among the values, infinite ones, other than one cluster per value,
-            or confidence out of range.
+        StatisticsError: no number among the values, infinite ones, other than one cluster per
+            value, or confidence out of range.
 
     >>> cluster_mean([0.0, 1.0, 1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b", "c", "c"])
     ClusterInterval(mean=0.5, low=0.0, high=..., n=3, missing=0)
@@ -130,9 +132,9 @@ def numbers(name: str, values: Iterable[SupportsFloat]) -> Array:
     """The values as an array; `name` is what a complaint calls them."""
     array = np.asarray(listed(values), dtype=float)
     if array.ndim != 1:
-        raise ValueError(f"{name} of shape {array.shape}: give one number per sample")
+        raise StatisticsError(f"{name} of shape {array.shape}: give one number per sample")
     if np.isinf(array).any():
-        raise ValueError(
+        raise StatisticsError(
             f"{np.isinf(array).sum()} of {len(array)} {name} are infinite, which no mean survives: "
             "bound them, or make them NaN to leave them out"
         )
@@ -148,12 +150,12 @@ def cluster_means(values: Array, clusters: Iterable[Hashable]) -> tuple[Array, i
     """Mean of each cluster that has one, in order of appearance, and how many values are NaN."""
     labels = listed(clusters)
     if len(labels) != len(values):
-        raise ValueError(
+        raise StatisticsError(
             f"{len(values)} values and {len(labels)} clusters: name the cluster of each value"
         )
     there = ~np.isnan(values)
     if not there.any():
-        raise ValueError(f"none of {len(values)} values is a number: give at least one")
+        raise StatisticsError(f"none of {len(values)} values is a number: give at least one")
     index = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     codes = np.array([index[label] for label in labels])[there]
     counts = np.bincount(codes)
@@ -168,7 +170,7 @@ def rounded_mean(values: Array, axis: int) -> Any:
 
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} is not between 0 and 1: 0.95 is usual")
+        raise StatisticsError(f"confidence {confidence} is not between 0 and 1: 0.95 is usual")
 
 
 def _bootstrap(array: Array, confidence: float, seed: int) -> Interval:

@@ -1,9 +1,10 @@
 """Can the bundled model be steered? `python -m actadd_lens.testbed.evaluate` prints the answer.
 
-Layer and coefficient are chosen on the "selection" prompts among the interior layers, and so is
-the layer at which the effect is shown against the coefficient; the figures are of the "test"
-prompts, which share none with them. One completion a prompt, at temperature 1; every figure has its
-n and its 95 % interval (Wilson for shares, bootstrap for means). "rises, peaks, falls" is met where
+Layer and coefficient are chosen on the "selection" prompts among the interior layers, and so are
+the layer at which the effect is shown against the coefficient, and its peak; the figures are of the
+"test" prompts, of which those of one kind share none with them. One completion a prompt, at
+temperature 1; every figure has its n and 95 % interval (Wilson for shares, bootstrap for means).
+Sentences of one completion and repeats of one fact count as one. "rises, peaks, falls" is met where
 the interval of the peak lies above those of the clean run and of the largest coefficient.
 """
 
@@ -30,7 +31,7 @@ from actadd_lens.likelihood import next_token_logprobs
 from actadd_lens.models import load_model
 from actadd_lens.prompts import ContrastPair, encode
 from actadd_lens.recall import answer_ranks
-from actadd_lens.statistics import Interval, mean, proportion
+from actadd_lens.statistics import Interval, cluster_mean, mean, proportion
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import parses, sentences
 from actadd_lens.testbed.lexicon import LEXICON
@@ -111,12 +112,10 @@ def best(cells: Sequence[Cell]) -> Cell:
     return max(cells, key=lambda cell: cell.share.mean)
 
 
-def most_bent(cells: Sequence[Cell]) -> int:
-    """The layer whose effect falls most from its peak to the largest coefficient."""
-    curves: dict[int, list[float]] = {}
-    for cell in cells:
-        curves.setdefault(cell.layer, []).append(cell.share.mean)
-    return max(curves, key=lambda layer: max(curves[layer]) - curves[layer][-1])
+def most_bent(cells: Sequence[Cell]) -> Cell:
+    """The peak of the layer whose effect falls most from there to the largest coefficient."""
+    last = {cell.layer: cell.share.mean for cell in cells if cell.coefficient == COEFFICIENTS[-1]}
+    return max(cells, key=lambda cell: cell.share.mean - last[cell.layer])
 
 
 def first_token(model: Bridge, word: str) -> int:
@@ -157,18 +156,21 @@ def probe(model: Bridge, latent: str, n: int) -> Interval:
 def recall(
     model: Bridge, vector: SteeringVector | None = None, fillers: Sequence[str] = FILLERS
 ) -> Interval:
-    """P@1 over all facts behind each filler sentence, on which the vector then lands.
+    """Share of facts recalled behind every filler sentence, on which the vector then lands.
 
     Without fillers it lands on the question itself.
     """
-    asked = [(f"{f} {prompt}", answer) for f in fillers for prompt, answer in facts()]
-    asked = asked or facts()
-    return proportion((answer_ranks(model, asked, vector)["rank"] == 0).tolist())
+    known = facts()
+    openings = [f"{filler} " for filler in fillers] or [""]
+    asked = [(f"{opening}{prompt}", answer) for opening in openings for prompt, answer in known]
+    ranks = answer_ranks(model, asked, vector)["rank"].tolist()
+    return proportion([not any(ranks[i :: len(known)]) for i in range(len(known))])
 
 
 def validity(texts: Sequence[str]) -> Interval:
-    """Share of complete sentences that the grammar produces."""
-    return proportion([parses(s) for text in texts for s in sentences(text)[0]])
+    """Share of complete sentences that the grammar produces, over texts that hold any."""
+    read = [(parses(s), i) for i, text in enumerate(texts) for s in sentences(text)[0]]
+    return cluster_mean([float(valid) for valid, _ in read], [i for _, i in read])
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def report_task(
     """Steering for one task, with its controls and side effects, on the test prompts."""
     cells = grid(model, task, n_select)
     cell, bent = best(cells), most_bent(cells)
-    vectors = extract(model, task.pair, [cell.layer, bent])
+    vectors = extract(model, task.pair, [cell.layer, bent.layer])
     vector = vectors[cell.layer]
     texts = prompts(task.prompts, "test", n)
 
@@ -243,19 +245,17 @@ def report_task(
     overlapped = recall(model, cell.coefficient * vector, fillers=())
     lines.append(Line("  facts P@1, vector on the question", overlapped.percent(), "", None))
     chosen = {"layer": cell.layer, "coefficient": cell.coefficient}
-    curve = {c: rate(c * vectors[bent]) for c in COEFFICIENTS}
-    shape, peaked = _shape(clean, curve)
-    lines.append(Line(f"  effect at layer {bent} by c", shape, "rises, peaks, falls", peaked))
+    curve = {c: rate(c * vectors[bent.layer]) for c in COEFFICIENTS}
+    peak, last = curve[bent.coefficient], curve[COEFFICIENTS[-1]]
+    lines.append(
+        Line(
+            f"  effect at layer {bent.layer} by c, peak at {bent.coefficient:g}",
+            ", ".join(f"{c:g}: {100 * i.mean:.0f}" for c, i in curve.items()),
+            "rises, peaks, falls",
+            clean.high < peak.low and peak.low > last.high,
+        )
+    )
     return lines, chosen
-
-
-def _shape(clean: Interval, curve: dict[float, Interval]) -> tuple[str, bool]:
-    """Whether an effect rises, peaks and falls: the peak's interval clears both ends' intervals."""
-    peak = max(curve, key=lambda c: curve[c].mean)
-    last = max(curve)
-    figures = ", ".join(f"{c:g}: {100 * i.mean:.0f}" for c, i in curve.items())
-    rises = curve[peak].low > clean.high
-    return figures, rises and curve[peak].low > curve[last].high
 
 
 def report_gain(

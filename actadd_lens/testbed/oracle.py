@@ -8,6 +8,7 @@ from collections import Counter
 from functools import cache
 from typing import Final, Literal, cast, get_args
 
+from actadd_lens.errors import TestbedError
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import (
     ADDRESS,
@@ -124,17 +125,17 @@ def prompts(kind: str, split: str, n: int | None = None) -> list[str]:
         n: how many, from the front; all 500 by default.
 
     Raises:
-        ValueError: unknown kind or split, or more prompts than there are.
+        TestbedError: unknown kind or split, or more prompts than there are.
     """
     if kind not in get_args(Kind) or split not in get_args(Split):
-        raise ValueError(
+        raise TestbedError(
             f"no prompts of kind {kind!r} and split {split!r}: "
             f"kinds are {', '.join(get_args(Kind))}; splits are {', '.join(get_args(Split))}"
         )
     drawn = _prompts(kind)
     chosen = drawn[:PROMPTS_PER_SPLIT] if split == "selection" else drawn[PROMPTS_PER_SPLIT:]
     if n is not None and not 0 < n <= len(chosen):
-        raise ValueError(
+        raise TestbedError(
             f"{n} prompts asked for, {len(chosen)} there are: ask for 1 to {len(chosen)}"
         )
     return list(chosen[:n])

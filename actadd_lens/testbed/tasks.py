@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from actadd_lens.errors import TestbedError
 from actadd_lens.prompts import ContrastPair
 from actadd_lens.testbed.oracle import Kind, register, sentiment, topic
 
@@ -59,12 +60,12 @@ def recommended(task: str) -> tuple[int, float]:
     """Layer and coefficient for a task, chosen on the selection prompts by `evaluate --write`.
 
     Raises:
-        ValueError: unknown task.
+        TestbedError: unknown task.
 
     >>> layer, coefficient = recommended("sentiment")
     """
     if task not in TASKS:
-        raise ValueError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
+        raise TestbedError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
     report = json.loads((CHECKPOINT / "evaluation.json").read_text())
     cell = report["recommended"][task]
     return int(cell["layer"]), float(cell["coefficient"])
