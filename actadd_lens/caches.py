@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from actadd_lens import forward
+from actadd_lens.batching import batches
+from actadd_lens.errors import PositionError
 from actadd_lens.forward import Bridge
-from actadd_lens.prompts import ContrastPair, pad_right
+from actadd_lens.prompts import ContrastPair, check_context, pad_right
 
 
 def pair_rows(
@@ -41,6 +43,32 @@ def prompt_streams(
     captured = _capture(model, tokens, mask, hook_points)
     batch = torch.stack([captured[name] for name in hook_points], dim=1)
     return [rows[:, : len(prompt)] for rows, prompt in zip(batch, prompts, strict=True)]
+
+
+def token_rows(
+    model: Bridge,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    name: str,
+    token: int,
+) -> Float[Tensor, "prompt d_model"]:
+    """The row of one token of each prompt at a hook point; a label says which prompt is wrong.
+
+    Raises:
+        PromptError: A prompt is beyond the context.
+        PositionError: A prompt has no such token.
+    """
+    for label, ids in zip(labels, prompts, strict=True):
+        check_context(model, len(ids), label)
+        if not -len(ids) <= token < len(ids):
+            raise PositionError(
+                f"{label} has {len(ids)} tokens, token {token} is asked for: choose one it has"
+            )
+    read: dict[int, Tensor] = {}
+    for batch in batches([len(ids) for ids in prompts], forward.d_model(model)):
+        streams = prompt_rows(model, [prompts[index] for index in batch], name)
+        read |= {index: rows[token] for index, rows in zip(batch, streams, strict=True)}
+    return torch.stack([read[index] for index in range(len(prompts))])
 
 
 def _capture(

@@ -2,17 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from actadd_lens import caches, forward
-from actadd_lens.errors import LayerError, PositionError, PromptError
+from actadd_lens.errors import LayerError, PromptError
 from actadd_lens.forward import Bridge
-from actadd_lens.prompts import ContrastPair, as_pair, check_context, encode
+from actadd_lens.prompts import ContrastPair, as_pair, encode
 from actadd_lens.vectors import SteeringVector, contrasts, source
-
-PAIRS_PER_PASS = 16
 
 
 def extract(
@@ -86,14 +80,12 @@ def mean_difference(
     if not texts:
         raise PromptError("the list of contrast pairs is empty: give at least one")
     prompts = [encode(model, text) for pair in texts for text in (pair.positive, pair.negative)]
-    for index, prompt in enumerate(prompts):
-        where = f"the {('positive', 'negative')[index % 2]} prompt of pair {index // 2}"
-        check_context(model, len(prompt), where)
-        if not -len(prompt) <= token < len(prompt):
-            raise PositionError(
-                f"{where} has {len(prompt)} tokens, token {token} is asked for: choose one it has"
-            )
-    read = _rows_at(model, prompts, forward.hook_point(layer), token)
+    labels = [
+        f"the {side} prompt of pair {i}"
+        for i in range(len(texts))
+        for side in ("positive", "negative")
+    ]
+    read = caches.token_rows(model, prompts, labels, forward.hook_point(layer), token)
     origin = {
         "kind": "mean_difference",
         "pairs": [[pair.positive, pair.negative] for pair in texts],
@@ -102,14 +94,3 @@ def mean_difference(
     }
     mean = (read[::2] - read[1::2]).mean(dim=0, keepdim=True)
     return SteeringVector(mean, forward.hook_point(layer), "all", origin)
-
-
-def _rows_at(
-    model: Bridge, prompts: list[list[int]], name: str, token: int
-) -> Float[Tensor, "prompt d_model"]:
-    """The row of one token of each prompt, a few pairs at a time."""
-    step = 2 * PAIRS_PER_PASS
-    chunks = (prompts[start : start + step] for start in range(0, len(prompts), step))
-    return torch.stack(
-        [rows[token] for chunk in chunks for rows in caches.prompt_rows(model, chunk, name)]
-    )

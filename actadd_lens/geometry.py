@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from actadd_lens import caches, forward, positions
+from actadd_lens.batching import batches
 from actadd_lens.errors import LayerError, PositionError, VectorError
 from actadd_lens.forward import Bridge
-from actadd_lens.likelihood import batches
 from actadd_lens.prompts import tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors

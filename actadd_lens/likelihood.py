@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actadd_lens import forward, positions
+from actadd_lens.batching import batches
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.progress import bar
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 else:
     DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
-
-_LOGITS = 2**25
-"""Bound on rows x positions x vocabulary of one batch, where the caller sets no batch size."""
 
 
 def token_logprobs(
@@ -188,29 +186,6 @@ def kl_terms(
     """
     ratio = torch.where(p == -math.inf, torch.zeros_like(p), p - q)
     return torch.where(ratio == math.inf, ratio, p.exp() * ratio)  # exp may come out as 0
-
-
-def batches(
-    lengths: Sequence[int], vocab: int, batch_size: int | None = None
-) -> Iterator[list[int]]:
-    """Indices of sequences to read together: of like length, so that little is padded.
-
-    Args:
-        lengths: Tokens of each sequence.
-        vocab: Logits are made for each token of the vocabulary.
-        batch_size: Sequences at once; by default as many as keep the logits within bounds.
-
-    >>> list(batches([9, 2, 3], vocab=50, batch_size=2))
-    [[1, 2], [0]]
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        fits = (len(batch) + 1) * lengths[index] * vocab <= _LOGITS
-        if batch and (len(batch) == batch_size or (batch_size is None and not fits)):
-            yield batch
-            batch = []
-        batch.append(index)
-    yield batch
 
 
 def _spares_last_token(

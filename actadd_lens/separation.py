@@ -14,10 +14,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from actadd_lens import caches, forward
-from actadd_lens.errors import PositionError, PromptError, VectorError
+from actadd_lens.errors import PromptError, VectorError
 from actadd_lens.forward import Bridge
-from actadd_lens.likelihood import batches
-from actadd_lens.prompts import ContrastPair, as_pair, check_context, encode, tokenize
+from actadd_lens.prompts import ContrastPair, as_pair, encode, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import as_vectors
 from actadd_lens.vectors import SteeringVector
@@ -81,7 +80,8 @@ def split_half(
         raise PromptError(f"{len(texts)} contrast pairs cannot be split in halves: give at least 2")
     prompts = [encode(model, text) for pair in texts for text in (pair.positive, pair.negative)]
     labels = [f"the {side} prompt of pair {i}" for i in range(len(texts)) for side in _SIDES]
-    read = _rows_at(model, prompts, labels, forward.hook_point(layer), token)
+    name = forward.hook_point(layer)
+    read = caches.token_rows(model, prompts, labels, name, token).double()
     positive, negative = rearrange(read, "(pair side) d_model -> side pair d_model", side=2)
     generator = torch.Generator().manual_seed(seed)
     agreements = torch.stack([_agreement(positive - negative, generator) for _ in range(splits)])
@@ -154,7 +154,8 @@ def separability(
         for side, ids in zip(_SIDES, prompts, strict=True)
         for i in range(len(ids))
     ]
-    read = _rows_at(model, [*prompts[0], *prompts[1]], labels, vector.hook_point, token)
+    flat = [*prompts[0], *prompts[1]]
+    read = caches.token_rows(model, flat, labels, vector.hook_point, token).double()
     scale = torch.linalg.vector_norm(read, dim=1).max()
     projections = torch.round(read @ direction / scale, decimals=_DIGITS) * scale
     sides = projections.split([len(ids) for ids in prompts])
@@ -166,27 +167,6 @@ def separability(
         positive=tuple(sides[0].tolist()),
         negative=tuple(sides[1].tolist()),
     )
-
-
-def _rows_at(
-    model: Bridge,
-    prompts: Sequence[Sequence[int]],
-    labels: Sequence[str],
-    name: str,
-    token: int,
-) -> Float64[Tensor, "prompt d_model"]:
-    """The row of one token of each prompt at a hook point; a label says which prompt is wrong."""
-    for label, ids in zip(labels, prompts, strict=True):
-        check_context(model, len(ids), label)
-        if not -len(ids) <= token < len(ids):
-            raise PositionError(
-                f"{label} has {len(ids)} tokens, token {token} is asked for: choose one it has"
-            )
-    read: dict[int, Tensor] = {}
-    for batch in batches([len(ids) for ids in prompts], forward.d_model(model)):
-        streams = caches.prompt_rows(model, [prompts[index] for index in batch], name)
-        read |= {index: rows[token] for index, rows in zip(batch, streams, strict=True)}
-    return torch.stack([read[index] for index in range(len(prompts))]).double()
 
 
 def _agreement(

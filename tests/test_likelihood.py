@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from oracle import Addition, logits, start_of
 
 import actadd_lens as al
-from actadd_lens import likelihood
-from actadd_lens.likelihood import batches, kl_terms, next_token_logprobs
+from actadd_lens.likelihood import kl_terms, next_token_logprobs
 from actadd_lens.prompts import tokenize
 
 TEXTS = ["I love you and you hate me", "She talks", "The wedding was on a sunny day in May"]
@@ -109,22 +108,6 @@ def test_the_shift_is_of_both_distributions(neo):
 
 def test_nothing_moves_without_a_vector(neo):
     assert (al.next_token_shift(neo, "She talks", None)["kl_contribution"] == 0).all()
-
-
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30),
-    vocab=st.sampled_from([1, 1000, 10**6]),
-    batch_size=st.none() | st.integers(1, 7),
-)
-def test_batches_hold_every_sequence_once_within_bounds(lengths, vocab, batch_size):
-    made = list(batches(lengths, vocab, batch_size))
-    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
-    for batch in made:
-        if batch_size is not None:
-            assert len(batch) <= batch_size
-        else:
-            longest = max(lengths[index] for index in batch)
-            assert len(batch) == 1 or len(batch) * longest * vocab <= likelihood._LOGITS
 
 
 def test_kl_terms_at_probability_zero():
