@@ -177,7 +177,7 @@ def capture(
     captured: dict[str, Tensor] = {}
 
     def reader(name: str) -> Hook:
-        def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001
+        def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
             captured[name] = tensor.detach().to(torch.float32, copy=True)
             if len(captured) == len(hook_points):
                 raise _AllCaptured
@@ -347,7 +347,7 @@ class _Watch:
             for handle in self.handles:
                 handle.remove()
 
-    def _forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+    def _forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A002 - the bridge's name
         """Stands in for the bridge's ``forward``, which pads a list of strings without a mask."""
         if isinstance(input, list) and len(input) > 1:
             given = signature(self.plain).bind(input, *args, **kwargs)

@@ -147,7 +147,7 @@ def mixed_hooks(
     real = attention_mask.bool()
 
     def adder(placed: list[tuple[int, SteeringVector]]) -> Hook:
-        def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - passed by name
             total = torch.zeros(residual.shape, device=residual.device)
             for row, vector in placed:
                 total[row] += _spread(vector, real[[row]].to(residual.device), first=row)[0]

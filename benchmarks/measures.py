@@ -44,7 +44,7 @@ class Row:
 
     quantity: str
     at_least: bool
-    target: float | None
+    target: float
     best: float
     """From the fastest repetition of each."""
     middle: float
@@ -52,14 +52,12 @@ class Row:
     detail: str
 
     @property
-    def met(self) -> bool | None:
-        """Whether the target is reached, by the fastest repetitions; None where there is none."""
-        if self.target is None:
-            return None
+    def met(self) -> bool:
+        """Whether the target is reached, by the fastest repetitions."""
         return self.best >= self.target if self.at_least else self.best <= self.target
 
 
-def speedup(quantity: str, target: float | None, ours: Times, other: Times, n_tokens: int) -> Row:
+def speedup(quantity: str, target: float, ours: Times, other: Times, n_tokens: int) -> Row:
     """How many times as many tokens a second ``ours`` makes, at least ``target``."""
     return Row(
         quantity, True, target, other.best / ours.best, other.middle / ours.middle,

@@ -57,7 +57,7 @@ def test_it_prints_as_a_table_without_markup_or_colour() -> None:
 def test_rich_renders_it() -> None:
     console = Console(file=io.StringIO(), width=60)
     console.print(shown("behind"))
-    assert "behind" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "behind" in console.file.getvalue()
 
 
 def test_html_is_escaped() -> None:

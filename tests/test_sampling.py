@@ -137,7 +137,7 @@ def test_logprobs_are_of_the_softmax() -> None:
 )
 def test_an_option_out_of_range_is_named_with_value_and_range(name: str, value: object) -> None:
     with pytest.raises(SamplingError, match=rf"^{name} is .*: it must be .*\d"):
-        Sampling(**{name: value})  # type: ignore[arg-type]
+        Sampling(**{name: value})
 
 
 def test_the_global_random_state_is_left_alone() -> None:

@@ -75,7 +75,7 @@ def test_it_is_kept_while_nothing_changes(own: Bridge) -> None:
 def test_it_keeps_no_model_alive(own: Bridge) -> None:
     """Nor itself, once the model is gone."""
     model = al.load_model(own.cfg.model_name, device="cpu")
-    kept = weakref.ref(model), weakref.ref(twin.clean_twin(model).module)  # type: ignore[union-attr]
+    kept = weakref.ref(model), weakref.ref(twin.clean_twin(model).module)
     del model
     gc.collect()
     assert [reference() for reference in kept] == [None, None]
