@@ -1,11 +1,11 @@
-"""Completing a batch of prompts: one steered prefill, then decode steps.
+"""Completing prompts in batches: one steered prefill, then decode steps.
 
-The prompts of a batch are padded on the left and read once, steered. Their key-value cache is
-repeated for the samples of each prompt, and the rows then go on token by token. A row that has
-ended leaves the batch.
+The prompts of a batch are padded on the left and read once, each steered by its own vectors. Their
+key-value cache is repeated for the samples of each prompt, and the rows then go on token by token.
+A row that has ended leaves the batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +27,9 @@ from actadd_lens.sampling import (
     random_stream,
     token_logprobs,
 )
-from actadd_lens.steering import Steering, decode_hooks, fwd_hooks
+from actadd_lens.steering import decode_hooks, mixed_hooks
 from actadd_lens.twin import Twin, clean_twin
+from actadd_lens.vectors import SteeringVector
 
 _CACHE_BYTES = 2**31
 """Bound on the key-value caches and logits of one batch, where the caller sets no batch size."""
@@ -44,10 +45,23 @@ Step = Callable[
 
 
 @dataclass(frozen=True)
+class Request:
+    """A prompt to be completed, and how it is steered."""
+
+    tokens: Sequence[int]
+    """Of the prompt, BOS included."""
+    vectors: tuple[SteeringVector, ...]
+    """What steers it; the same object for requests that are steered alike, which saves work."""
+    prompt_index: int
+    """With seed and sample, the key of its completions' random streams."""
+
+
+@dataclass(frozen=True)
 class Row:
     """The tokens of one completion and where they belong."""
 
-    prompt_index: int
+    request: int
+    """Index of the request."""
     sample_index: int
     tokens: tuple[int, ...]
     """Generated tokens; the last one is EOS where the completion ended by itself."""
@@ -57,32 +71,48 @@ class Row:
 
 def complete(
     model: Bridge,
-    prompts: Mapping[int, Sequence[int]],
-    steering: Steering,
+    requests: Sequence[Request],
     sampling: Sampling,
     batch_size: int | None = None,
     advance: Callable[[int], object] = lambda _: None,
-) -> Iterator[Row]:
-    """Complete prompts, in batches of about ``batch_size`` rows, in no particular order.
+) -> Iterator[list[Row]]:
+    """Complete prompts, in batches of about ``batch_size`` rows.
+
+    Requests that are steered by different vectors, coefficients or at different layers share a
+    batch, but for those whose generated tokens are steered too.
 
     Args:
         model: In eval mode.
-        prompts: Token ids, BOS included, by the index of the prompt.
-        steering: Fits all the prompts.
+        requests: Whose vectors fit on their prompts.
         sampling: How tokens are drawn.
         batch_size: Rows decoded at once; by default what fits into 2 GiB, 64 at most.
         advance: Called with the number of tokens that each step has settled.
+
+    Yields:
+        All rows of some requests at a time, in no particular order.
     """
-    hooks = decode_hooks(model, steering)
-    twin = None if hooks else clean_twin(model)
-    longest = max(map(len, prompts.values())) + sampling.max_new_tokens
+    longest = max(len(request.tokens) for request in requests) + sampling.max_new_tokens
     n_rows = batch_size or rows_at_once(model, longest)
-    # Prompts of like length together, so that little is padded.
-    order = sorted(prompts, key=lambda index: len(prompts[index]))
-    for group in _chunks(order, max(1, n_rows // sampling.samples)):
-        yield from _complete_group(
-            model, {i: prompts[i] for i in group}, steering, sampling, n_rows, twin, hooks, advance
-        )
+    for hooks, alike in _by_decode_steering(model, requests):
+        twin = None if hooks else clean_twin(model)
+        # Prompts of like length together, so that little is padded.
+        order = sorted(alike, key=lambda index: len(requests[index].tokens))
+        for group in _chunks(order, max(1, n_rows // sampling.samples)):
+            yield list(
+                _complete_group(model, requests, group, sampling, n_rows, twin, hooks, advance)
+            )
+
+
+def _by_decode_steering(
+    model: Bridge, requests: Sequence[Request]
+) -> list[tuple[list[tuple[str, Hook]], list[int]]]:
+    """Indices of requests that can share decode steps, and the hooks of these."""
+    hooks = {id(request.vectors): decode_hooks(model, request.vectors) for request in requests}
+    alike: dict[int | None, list[int]] = {}
+    for index, request in enumerate(requests):
+        key = id(request.vectors)
+        alike.setdefault(key if hooks[key] else None, []).append(index)
+    return [([] if key is None else hooks[key], indices) for key, indices in alike.items()]
 
 
 def rows_at_once(model: Bridge, n_tokens: int) -> int:
@@ -98,8 +128,8 @@ def rows_at_once(model: Bridge, n_tokens: int) -> int:
 
 def _complete_group(
     model: Bridge,
-    prompts: Mapping[int, Sequence[int]],
-    steering: Steering,
+    requests: Sequence[Request],
+    group: Sequence[int],
     sampling: Sampling,
     n_rows: int,
     twin: Twin | None,
@@ -108,10 +138,12 @@ def _complete_group(
 ) -> Iterator[Row]:
     """Read some prompts once, then decode all their samples, ``n_rows`` at a time."""
     device = forward.device(model)
+    asked = [requests[index] for index in group]
     tokens, mask = (
-        t.to(device) for t in pad_left(list(prompts.values()), model.tokenizer.pad_token_id)
+        t.to(device) for t in pad_left([r.tokens for r in asked], model.tokenizer.pad_token_id)
     )
-    logits, cache = forward.prefill(model, tokens, mask, fwd_hooks(model, steering, mask))
+    steering = mixed_hooks(model, [request.vectors for request in asked], mask)
+    logits, cache = forward.prefill(model, tokens, mask, steering)
     eos = model.tokenizer.eos_token_id if sampling.stop_at_eos else None
     padded = not bool(mask.all())
 
@@ -120,17 +152,16 @@ def _complete_group(
             return forward.decode_step(model, tokens, cache, mask, hooks)
         return twin.decode_step(tokens, cache, mask if padded else None)
 
-    keys = [(place, s) for place in range(len(prompts)) for s in range(sampling.samples)]
-    indices = list(prompts)
+    keys = [(place, s) for place in range(len(asked)) for s in range(sampling.samples)]
     for chunk in _chunks(keys, n_rows):
         places = torch.tensor([place for place, _ in chunk], device=device)
-        streams = [random_stream(sampling.seed, indices[place], s) for place, s in chunk]
+        streams = [random_stream(sampling.seed, asked[p].prompt_index, s) for p, s in chunk]
         continued = _continue_rows(
             step, logits[places], _rows_of(cache, places), mask[places],
             streams, sampling, eos, advance,
         )  # fmt: skip
         for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
-            yield Row(indices[place], sample, ids, logprobs)
+            yield Row(group[place], sample, ids, logprobs)
 
 
 def _continue_rows(

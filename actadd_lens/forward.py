@@ -176,16 +176,12 @@ def capture(
     """
     captured: dict[str, Tensor] = {}
 
-    def reader(name: str) -> Hook:
-        def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
-            captured[name] = tensor.detach().to(torch.float32, copy=True)
-            if len(captured) == len(hook_points):
-                raise _AllCaptured
+    def keep(name: str, tensor: Tensor) -> None:
+        captured[name] = tensor
+        if len(captured) == len(hook_points):
+            raise _AllCaptured
 
-        return read
-
-    readers = [(name, reader(name)) for name in hook_points]
-    with torch.no_grad(), attached(model, [*hooks, *readers]):
+    with torch.no_grad(), attached(model, [*hooks, *_readers(hook_points, keep)]):
         try:
             model(tokens, attention_mask=mask, return_type=None)
         except _AllCaptured:
@@ -194,16 +190,50 @@ def capture(
     raise LayerError(f"{model.cfg.model_name} never reached the hook points {unread}")
 
 
+def _readers(
+    hook_points: Sequence[str], keep: Callable[[str, Tensor], object]
+) -> list[tuple[str, Hook]]:
+    """Hooks that hand a float32 copy of the activation at each point to ``keep``."""
+
+    def reader(name: str) -> Hook:
+        def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
+            keep(name, tensor.detach().to(torch.float32, copy=True))
+
+        return read
+
+    return [(name, reader(name)) for name in hook_points]
+
+
 def logits(
     model: Bridge,
     tokens: Int[Tensor, "batch pos"],
     mask: Int[Tensor, "batch pos"],
     hooks: Sequence[tuple[str, Hook]] = (),
-) -> Float[Tensor, "batch pos vocab"]:
-    """Logits after every token, read with ``hooks`` in place."""
+    keep: int = 0,
+) -> Float[Tensor, "batch kept vocab"]:
+    """Logits after every token, or after the last ``keep`` columns, with ``hooks`` in place."""
     with torch.no_grad(), attached(model, hooks):
-        read: Tensor = model(tokens, attention_mask=mask, return_type="logits")
+        read: Tensor = model(
+            tokens,
+            attention_mask=mask,
+            return_type="logits",
+            use_cache=False,
+            logits_to_keep=keep,
+        )
     return read
+
+
+def logits_and_streams(
+    model: Bridge,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"],
+    hook_points: Sequence[str],
+    keep: int = 0,
+) -> tuple[Float[Tensor, "batch kept vocab"], dict[str, Float[Tensor, "batch pos d_model"]]]:
+    """As ``logits``, clean, with a float32 copy of the activation at each of the points."""
+    streams: dict[str, Tensor] = {}
+    found = logits(model, tokens, mask, _readers(hook_points, streams.__setitem__), keep)
+    return found, streams
 
 
 def direct_logits(model: Bridge, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:

@@ -9,13 +9,13 @@ options, and its key (seed, prompt index, sample index). Batch size and neighbou
 rounding errors of the logits, which decide between tokens that are within such an error of a tie.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from actadd_lens import forward
-from actadd_lens.decoding import complete
+from actadd_lens.decoding import Request, complete
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.progress import bar
@@ -161,26 +161,14 @@ def generate(
         require_count("batch_size", batch_size)
     ids = tokenize(model, prompts)
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    _check_context(model, ids, max_new_tokens)
+    check_room(model, ids, max_new_tokens)
     vectors = as_vectors(model, steering)
     check_fit(ids, vectors)
-    with (
-        _in_eval_mode(model),
-        bar(len(ids) * samples * max_new_tokens, "token", "generating", progress) as advance,
-    ):
-        rows = list(complete(model, dict(enumerate(ids)), vectors, sampling, batch_size, advance))
-    rows.sort(key=lambda row: (row.prompt_index, row.sample_index))
-    items = tuple(
-        Completion(
-            prompt=texts[row.prompt_index],
-            text=_text(model, ids[row.prompt_index], row.tokens, stop_at_eos),
-            tokens=row.tokens,
-            logprobs=row.logprobs,
-            prompt_index=row.prompt_index,
-            sample_index=row.sample_index,
-        )
-        for row in rows
-    )
+    requests = [Request(tokens, vectors, index) for index, tokens in enumerate(ids)]
+    with bar(len(ids) * samples * max_new_tokens, "token", "generating", progress) as advance:
+        made = list(completions(model, requests, texts, sampling, batch_size, advance))
+    items = [completion for batch in made for _, completion in batch]
+    items.sort(key=lambda item: (item.prompt_index, item.sample_index))
     origin = {
         **source(model),
         "steering": [
@@ -189,10 +177,49 @@ def generate(
         ],
         "sampling": asdict(sampling),
     }
-    return Completions(items, origin)
+    return Completions(tuple(items), origin)
 
 
-def _check_context(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> None:
+def completions(
+    model: Bridge,
+    requests: Sequence[Request],
+    texts: Sequence[str],
+    sampling: Sampling,
+    batch_size: int | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Iterator[list[tuple[int, Completion]]]:
+    """Complete checked requests, a batch at a time: each request's index with its completions.
+
+    Args:
+        model: Put in eval mode while a batch is made.
+        requests: See ``decoding.complete``.
+        texts: The prompt of each request, as its completions will show it.
+        sampling: How tokens are drawn.
+        batch_size: As in ``generate``.
+        advance: Called with the number of tokens that each step has settled.
+    """
+    with _in_eval_mode(model):
+        for rows in complete(model, requests, sampling, batch_size, advance):
+            yield [
+                (
+                    row.request,
+                    Completion(
+                        prompt=texts[row.request],
+                        text=_text(
+                            model, requests[row.request].tokens, row.tokens, sampling.stop_at_eos
+                        ),
+                        tokens=row.tokens,
+                        logprobs=row.logprobs,
+                        prompt_index=requests[row.request].prompt_index,
+                        sample_index=row.sample_index,
+                    ),
+                )
+                for row in rows
+            ]
+
+
+def check_room(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> None:
+    """Raise ``PromptError`` if a prompt and ``n_new`` tokens are more than the model reads."""
     limit = forward.n_ctx(model)
     for index, ids in enumerate(prompts):
         if len(ids) + n_new > limit:

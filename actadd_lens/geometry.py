@@ -205,7 +205,7 @@ def _landings(vector: SteeringVector, n_tokens: int, prompt: int) -> list[tuple[
         )
     real = torch.ones(1, n_tokens, dtype=torch.bool)
     [index] = positions.row_index(
-        positions.parse(vector.position), real, len(vector.rows), first=prompt
+        positions.parse(vector.position), real, len(vector.rows), prompts=[prompt]
     )
     rows = enumerate(index.tolist())
     return [(row, position) for position, row in rows if row != positions.NO_ROW]

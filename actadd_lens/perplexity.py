@@ -174,10 +174,8 @@ def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steeri
     lengths = torch.tensor([len(ids) for ids in sequences])
     first = torch.zeros_like(lengths)
     for vector in vectors:
-        plan = positions.parse(vector.position)
-        if not plan.one_row_only:
-            n_rows = len(vector.rows)
-            first = torch.maximum(first, plan.starts(lengths, n_rows) + n_rows)
+        ends = positions.parse(vector.position).ends(lengths, len(vector.rows))
+        first = torch.maximum(first, ends)
     if bool((first > lengths - 2).all()):
         raise PromptError(
             f"the longest text has {int(lengths.max())} tokens (BOS included), the vector ends at "

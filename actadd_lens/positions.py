@@ -5,6 +5,7 @@ the position a is written "front" (a = 0, the paper's), as an integer, or as "mi
 Positions count real tokens only, so padding on either side moves nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import SupportsIndex
@@ -49,6 +50,15 @@ class Plan:
             return self.position + n_rows
         return None
 
+    def ends(self, lengths: Int[Tensor, "batch"], n_rows: int) -> Int[Tensor, "batch"]:
+        """Position behind the last row on prompts of these lengths.
+
+        0 where one row goes to many tokens: no text is behind them all, so none is set apart.
+        """
+        if self.one_row_only:
+            return torch.zeros_like(lengths)
+        return self.starts(lengths, n_rows) + n_rows
+
     def starts(self, lengths: Int[Tensor, "batch"], n_rows: int) -> Int[Tensor, "batch"]:
         """Position of row 0 on prompts of these lengths; may lie outside the prompt."""
         if isinstance(self.position, int):
@@ -89,7 +99,10 @@ def check_rows(position: int | str, n_rows: int) -> None:
 
 
 def row_index(
-    plan: Plan, real: Bool[Tensor, "batch pos"], n_rows: int, first: int = 0
+    plan: Plan,
+    real: Bool[Tensor, "batch pos"],
+    n_rows: int,
+    prompts: Sequence[int] | None = None,
 ) -> Int[Tensor, "batch pos"]:
     """Which row lands on which token of a batch of prompts; ``NO_ROW`` where none does.
 
@@ -97,7 +110,7 @@ def row_index(
         plan: From ``parse``.
         real: True for a real token, False for padding, wherever it is.
         n_rows: Number of rows of the vector.
-        first: Index of the batch's first prompt, for the message of an error.
+        prompts: Index of each prompt, for the message of an error; 0, 1, ... by default.
 
     Raises:
         PositionError: The rows do not fit on one of the prompts.
@@ -108,13 +121,17 @@ def row_index(
         return real.long() - 1
     lengths = real.sum(dim=1)
     starts = plan.starts(lengths, n_rows)
-    _check_fit(plan, lengths, starts, n_rows, first)
+    _check_fit(plan, lengths, starts, n_rows, prompts)
     index = real.cumsum(dim=1) - 1 - starts[:, None]
     return index.where(real & (index >= 0) & (index < n_rows), NO_ROW)
 
 
 def _check_fit(
-    plan: Plan, lengths: Int[Tensor, "batch"], starts: Int[Tensor, "batch"], n_rows: int, first: int
+    plan: Plan,
+    lengths: Int[Tensor, "batch"],
+    starts: Int[Tensor, "batch"],
+    n_rows: int,
+    prompts: Sequence[int] | None,
 ) -> None:
     outside = ((starts < 0) | (starts + n_rows > lengths)).nonzero()
     if not len(outside):
@@ -128,6 +145,7 @@ def _check_fit(
     )
     rows = f"{n_rows} row{'s' * (n_rows != 1)}"
     raise PositionError(
-        f"vector has {rows}, prompt {first + prompt} has {n_tokens} token{'s' * (n_tokens != 1)} "
+        f"vector has {rows}, prompt {prompts[prompt] if prompts else prompt} has "
+        f"{n_tokens} token{'s' * (n_tokens != 1)} "
         f"(BOS included): at position {plan.position!r} it does not fit: {remedy}"
     )

@@ -7,6 +7,7 @@ precision, and two vectors at one point are their sum.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, TypeAlias
 
 import torch
@@ -140,17 +141,21 @@ def mixed_hooks(
             f"{len(steerings)} steerings for a batch of {len(attention_mask)} prompts: "
             "give one for each, None for a clean one"
         )
-    points: dict[str, list[tuple[int, SteeringVector]]] = {}
+    alike: dict[int, list[int]] = {}
     for row, steering in enumerate(steerings):
-        for name, vectors in _by_point(model, as_vectors(model, steering)).items():
-            points.setdefault(name, []).extend((row, vector) for vector in vectors)
+        alike.setdefault(id(steering), []).append(row)
+    points: dict[str, list[tuple[list[int], list[SteeringVector]]]] = {}
+    for rows in alike.values():
+        steered = _by_point(model, as_vectors(model, steerings[rows[0]]))
+        for name, vectors in steered.items():
+            points.setdefault(name, []).append((rows, vectors))
     real = attention_mask.bool()
 
-    def adder(placed: list[tuple[int, SteeringVector]]) -> Hook:
+    def adder(placed: list[tuple[list[int], list[SteeringVector]]]) -> Hook:
         def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - passed by name
             total = torch.zeros(residual.shape, device=residual.device)
-            for row, vector in placed:
-                total[row] += _spread(vector, real[[row]].to(residual.device), first=row)[0]
+            for rows, vectors in placed:
+                total[rows] = added(vectors, real[rows].to(residual.device), rows)
             return _add(residual, total)
 
         return add
@@ -190,19 +195,31 @@ def add_rows(
     >>> add_rows(torch.ones(1, 4, 1), [vector], torch.ones(1, 4, dtype=torch.bool)).flatten()
     tensor([1., 1., 3., 5.])
     """
-    total = torch.zeros(residual.shape, device=residual.device)
-    for vector in vectors:
-        total = total + _spread(vector, real)
-    return _add(residual, total)
+    return _add(residual, added(vectors, real))
 
 
-def _spread(
-    vector: SteeringVector, real: Bool[Tensor, "batch pos"], first: int = 0
+def added(
+    vectors: Sequence[SteeringVector],
+    real: Bool[Tensor, "batch pos"],
+    prompts: Sequence[int] | None = None,
 ) -> Float[Tensor, "batch pos d_model"]:
-    """What a vector adds to each token of a batch whose first prompt is called ``first``."""
-    plan = positions.parse(vector.position)
-    rows = pad(vector.rows.to(real.device), (0, 0, 0, 1))  # row -1: nothing is added
-    return rows[positions.row_index(plan, real, len(vector.rows), first)]
+    """What vectors of one hook point, one at least, add to each token of a batch of prompts.
+
+    Args:
+        vectors: All of one hook point.
+        real: True for a real token, False for padding.
+        prompts: Index of each prompt, for the message of an error.
+
+    Raises:
+        PositionError: A vector does not fit on one of the prompts.
+    """
+
+    def spread(vector: SteeringVector) -> Tensor:
+        plan = positions.parse(vector.position)
+        rows = pad(vector.rows.to(real.device), (0, 0, 0, 1))  # row -1: nothing is added
+        return rows[positions.row_index(plan, real, len(vector.rows), prompts)]
+
+    return reduce(torch.add, map(spread, vectors))
 
 
 def _add(residual: Tensor, total: Tensor) -> Tensor:
