@@ -49,10 +49,10 @@ def token_rows(
     model: Bridge,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[str],
-    name: str,
+    hook_points: Sequence[str],
     token: int,
-) -> Float[Tensor, "prompt d_model"]:
-    """The row of one token of each prompt at a hook point; a label says which prompt is wrong.
+) -> Float[Tensor, "point prompt d_model"]:
+    """The row of one token of each prompt at hook points; a label says which prompt is wrong.
 
     Raises:
         PromptError: A prompt is beyond the context.
@@ -65,10 +65,11 @@ def token_rows(
                 f"{label} has {len(ids)} tokens, token {token} is asked for: choose one it has"
             )
     read: dict[int, Tensor] = {}
-    for batch in batches([len(ids) for ids in prompts], forward.d_model(model)):
-        streams = prompt_rows(model, [prompts[index] for index in batch], name)
-        read |= {index: rows[token] for index, rows in zip(batch, streams, strict=True)}
-    return torch.stack([read[index] for index in range(len(prompts))])
+    width = len(hook_points) * forward.d_model(model)
+    for batch in batches([len(ids) for ids in prompts], width):
+        streams = prompt_streams(model, [prompts[index] for index in batch], hook_points)
+        read |= {index: rows[:, token] for index, rows in zip(batch, streams, strict=True)}
+    return torch.stack([read[index] for index in range(len(prompts))], dim=1)
 
 
 def _capture(

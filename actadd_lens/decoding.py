@@ -5,9 +5,10 @@ key-value cache is repeated for the samples of each prompt, and the rows then go
 A row that has ended leaves the batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from actadd_lens import forward
-from actadd_lens.forward import Bridge, Hook
+from actadd_lens.forward import Bridge
 from actadd_lens.prompts import pad_left
 from actadd_lens.sampling import (
     Sampling,
@@ -27,8 +28,8 @@ from actadd_lens.sampling import (
     random_stream,
     token_logprobs,
 )
-from actadd_lens.steering import decode_hooks, mixed_hooks
-from actadd_lens.twin import Twin, clean_twin
+from actadd_lens.steering import add_each, decode_hooks, decode_rows, mixed_hooks
+from actadd_lens.twin import clean_twin
 from actadd_lens.vectors import SteeringVector
 
 _CACHE_BYTES = 2**31
@@ -38,10 +39,10 @@ _MOST_ROWS = 64
 """More rows at once gain next to nothing."""
 
 Step = Callable[
-    [Int[Tensor, "batch"], Any, Int[Tensor, "batch total"]],
+    [Int[Tensor, "batch"], Any, Int[Tensor, "batch total"], Int[Tensor, "batch"]],
     tuple[Float[Tensor, "batch vocab"], Any],
 ]
-"""Appends a token to each row of a key-value cache: (tokens, cache, mask) -> (logits, cache)."""
+"""Appends a token to each row of a cache: (tokens, cache, mask, requests) -> (logits, cache)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def complete(
     """Complete prompts, in batches of about ``batch_size`` rows.
 
     Requests that are steered by different vectors, coefficients or at different layers share a
-    batch, but for those whose generated tokens are steered too.
+    batch.
 
     Args:
         model: In eval mode.
@@ -93,26 +94,10 @@ def complete(
     """
     longest = max(len(request.tokens) for request in requests) + sampling.max_new_tokens
     n_rows = batch_size or rows_at_once(model, longest)
-    for hooks, alike in _by_decode_steering(model, requests):
-        twin = None if hooks else clean_twin(model)
-        # Prompts of like length together, so that little is padded.
-        order = sorted(alike, key=lambda index: len(requests[index].tokens))
-        for group in _chunks(order, max(1, n_rows // sampling.samples)):
-            yield list(
-                _complete_group(model, requests, group, sampling, n_rows, twin, hooks, advance)
-            )
-
-
-def _by_decode_steering(
-    model: Bridge, requests: Sequence[Request]
-) -> list[tuple[list[tuple[str, Hook]], list[int]]]:
-    """Indices of requests that can share decode steps, and the hooks of these."""
-    hooks = {id(request.vectors): decode_hooks(model, request.vectors) for request in requests}
-    alike: dict[int | None, list[int]] = {}
-    for index, request in enumerate(requests):
-        key = id(request.vectors)
-        alike.setdefault(key if hooks[key] else None, []).append(index)
-    return [([] if key is None else hooks[key], indices) for key, indices in alike.items()]
+    # Prompts of like length together, so that little is padded.
+    order = sorted(range(len(requests)), key=lambda index: len(requests[index].tokens))
+    for group in _chunks(order, max(1, n_rows // sampling.samples)):
+        yield list(_complete_group(model, requests, group, sampling, n_rows, advance))
 
 
 def rows_at_once(model: Bridge, n_tokens: int) -> int:
@@ -132,8 +117,6 @@ def _complete_group(
     group: Sequence[int],
     sampling: Sampling,
     n_rows: int,
-    twin: Twin | None,
-    hooks: Sequence[tuple[str, Hook]],
     advance: Callable[[int], object],
 ) -> Iterator[Row]:
     """Read some prompts once, then decode all their samples, ``n_rows`` at a time."""
@@ -142,30 +125,47 @@ def _complete_group(
     tokens, mask = (
         t.to(device) for t in pad_left([r.tokens for r in asked], model.tokenizer.pad_token_id)
     )
-    steering = mixed_hooks(model, [request.vectors for request in asked], mask)
-    logits, cache = forward.prefill(model, tokens, mask, steering)
+    steerings = [request.vectors for request in asked]
+    logits, cache = forward.prefill(model, tokens, mask, mixed_hooks(model, steerings, mask))
+    later = {name: rows.to(device) for name, rows in decode_rows(model, steerings).items()}
     eos = model.tokenizer.eos_token_id if sampling.stop_at_eos else None
-    padded = not bool(mask.all())
-
-    def step(tokens: Tensor, cache: Any, mask: Tensor) -> tuple[Tensor, Any]:
-        if twin is None:
-            return forward.decode_step(model, tokens, cache, mask, hooks)
-        return twin.decode_step(tokens, cache, mask if padded else None)
-
+    step = _stepper(model, later, padded=not bool(mask.all()))
     keys = [(place, s) for place in range(len(asked)) for s in range(sampling.samples)]
     for chunk in _chunks(keys, n_rows):
         places = torch.tensor([place for place, _ in chunk], device=device)
         streams = [random_stream(sampling.seed, asked[p].prompt_index, s) for p, s in chunk]
         continued = _continue_rows(
-            step, logits[places], _rows_of(cache, places), mask[places],
+            step, places, logits[places], _rows_of(cache, places), mask[places],
             streams, sampling, eos, advance,
         )  # fmt: skip
         for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
             yield Row(group[place], sample, ids, logprobs)
 
 
+def _stepper(
+    model: Bridge, later: Mapping[str, Float[Tensor, "request d_model"]], padded: bool
+) -> Step:
+    """Decode steps on the clean twin where they can be, else on the bridge."""
+    entering = {forward.hook_point(layer): layer for layer in range(forward.n_layers(model))}
+    twin = clean_twin(model) if later.keys() <= entering.keys() else None
+
+    def step(tokens: Tensor, cache: Any, mask: Tensor, places: Tensor) -> tuple[Tensor, Any]:
+        here = {name: rows[places] for name, rows in later.items()}
+        if twin is None:
+            return forward.decode_step(model, tokens, cache, mask, decode_hooks(here))
+        edits = {entering[name]: partial(_add, rows) for name, rows in here.items()}
+        return twin.decode_step(tokens, cache, mask if padded else None, edits)
+
+    return step
+
+
+def _add(rows: Float[Tensor, "batch d_model"], stream: Tensor) -> Tensor:
+    return add_each(stream, rows)
+
+
 def _continue_rows(
     step: Step,
+    places: Int[Tensor, "batch"],
     logits: Float[Tensor, "batch vocab"],
     cache: Any,
     mask: Int[Tensor, "batch pos"],
@@ -208,7 +208,8 @@ def _continue_rows(
             counts = None if counts is None else counts[going]
             streams = [streams[row] for row in going.tolist()]
             cache.batch_select_indices(going)
-        logits, cache = step(chosen, cache, whole_mask[:, : n_prompt + i + 1])
+        mask = whole_mask[:, : n_prompt + i + 1]
+        logits, cache = step(chosen, cache, mask, places[active])
     rows = zip(lengths.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
     return [(tuple(ids[:n]), tuple(values[:n])) for n, ids, values in rows]
 

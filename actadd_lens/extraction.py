@@ -75,7 +75,17 @@ def mean_difference(
     >>> len(vector.rows), vector.position
     (1, 'all')
     """
-    forward.check_layers(model, [layer])
+    return mean_differences(model, pairs, [layer], token)[layer]
+
+
+def mean_differences(
+    model: Bridge,
+    pairs: Sequence[ContrastPair | tuple[str, str]],
+    layers: Sequence[int],
+    token: int = -1,
+) -> dict[int, SteeringVector]:
+    """As ``mean_difference``, at several layers from the same passes."""
+    forward.check_layers(model, layers)
     texts = [as_pair(pair) for pair in pairs]
     if not texts:
         raise PromptError("the list of contrast pairs is empty: give at least one")
@@ -85,12 +95,16 @@ def mean_difference(
         for i in range(len(texts))
         for side in ("positive", "negative")
     ]
-    read = caches.token_rows(model, prompts, labels, forward.hook_point(layer), token)
+    names = [forward.hook_point(layer) for layer in layers]
+    read = caches.token_rows(model, prompts, labels, names, token)
     origin = {
         "kind": "mean_difference",
         "pairs": [[pair.positive, pair.negative] for pair in texts],
         "token": token,
         **source(model),
     }
-    mean = (read[::2] - read[1::2]).mean(dim=0, keepdim=True)
-    return SteeringVector(mean, forward.hook_point(layer), "all", origin)
+    means = (read[:, ::2] - read[:, 1::2]).mean(dim=1, keepdim=True)
+    return {
+        layer: SteeringVector(mean, name, "all", origin)
+        for layer, name, mean in zip(layers, names, means, strict=True)
+    }

@@ -9,7 +9,7 @@ options, and its key (seed, prompt index, sample index). Batch size and neighbou
 rounding errors of the logits, which decide between tokens that are within such an error of a tie.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
@@ -187,7 +187,7 @@ def completions(
     sampling: Sampling,
     batch_size: int | None = None,
     advance: Callable[[int], object] = lambda _: None,
-) -> Iterator[list[tuple[int, Completion]]]:
+) -> Generator[list[tuple[int, Completion]], None, None]:
     """Complete checked requests, a batch at a time: each request's index with its completions.
 
     Args:

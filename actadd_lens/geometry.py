@@ -116,7 +116,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
         for which, vector in enumerate(given)
         for row, position in _landings(vector, len(ids), index)
     ]
-    streams = [_stream_of(vector) for vector in given]
+    streams = [stream_point(vector) for vector in given]
     names = list(dict.fromkeys(streams))
     norms = _norms(model, sequences, names)
     lines = []
@@ -211,7 +211,7 @@ def _landings(vector: SteeringVector, n_tokens: int, prompt: int) -> list[tuple[
     return [(row, position) for position, row in rows if row != positions.NO_ROW]
 
 
-def _stream_of(vector: SteeringVector) -> str:
+def stream_point(vector: SteeringVector) -> str:
     """The point of the stream that a vector is added to."""
     beside = vector.hook_point.endswith(("attn_out", "mlp_out", "attn.hook_out", "mlp.hook_out"))
     return forward.hook_point(vector.layer) if beside else vector.hook_point

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from actadd_lens.forward import Bridge
 from actadd_lens.twin import Twin, clean_twin
@@ -27,8 +27,6 @@ class ResumablePass:
     """A clean twin whose passes can begin at any layer."""
 
     twin: Twin
-    blocks: tuple[nn.Module, ...]
-    """The transformer blocks, lowest first."""
     hand_on: Callable[..., Any]
     """Stands in for a block that is passed over."""
 
@@ -63,21 +61,15 @@ class ResumablePass:
 
     @contextmanager
     def _entered(self, layer: int, residual: Tensor) -> Iterator[None]:
-        def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
-            if args:
-                return (residual, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": residual}
-
-        below = self.blocks[:layer]
-        handle = self.blocks[layer].register_forward_pre_hook(enter, with_kwargs=True)
-        try:
-            for block in below:
-                block.__dict__["forward"] = self.hand_on
-            yield
-        finally:
-            handle.remove()
-            for block in below:
-                block.__dict__.pop("forward", None)
+        below = self.twin.blocks[:layer]
+        with self.twin.edited({layer: lambda _: residual}):
+            try:
+                for block in below:
+                    block.__dict__["forward"] = self.hand_on
+                yield
+            finally:
+                for block in below:
+                    block.__dict__.pop("forward", None)
 
 
 def resumable(model: Bridge) -> ResumablePass | None:
@@ -85,19 +77,13 @@ def resumable(model: Bridge) -> ResumablePass | None:
     twin = clean_twin(model)
     if twin is None:
         return None
-    n_layers = int(model.cfg.n_layers)
-    blocks = next(
-        tuple(part)
-        for part in twin.module.modules()
-        if isinstance(part, nn.ModuleList) and len(part) == n_layers
-    )
-    return ResumablePass(twin, blocks, _hands_on(twin, blocks[0]))
+    return ResumablePass(twin, _hands_on(twin))
 
 
-def _hands_on(twin: Twin, block: nn.Module) -> Callable[..., Any]:
+def _hands_on(twin: Twin) -> Callable[..., Any]:
     """A function that returns its stream in the form that the model expects of a block."""
     seen: list[Any] = []
-    handle = block.register_forward_hook(lambda *call: seen.append(call[-1]))
+    handle = twin.blocks[0].register_forward_hook(lambda *call: seen.append(call[-1]))
     try:
         device = next(twin.module.parameters()).device
         with torch.no_grad():

@@ -81,7 +81,7 @@ def split_half(
     prompts = [encode(model, text) for pair in texts for text in (pair.positive, pair.negative)]
     labels = [f"the {side} prompt of pair {i}" for i in range(len(texts)) for side in _SIDES]
     name = forward.hook_point(layer)
-    read = caches.token_rows(model, prompts, labels, name, token).double()
+    [read] = caches.token_rows(model, prompts, labels, [name], token).double()
     positive, negative = rearrange(read, "(pair side) d_model -> side pair d_model", side=2)
     generator = torch.Generator().manual_seed(seed)
     agreements = torch.stack([_agreement(positive - negative, generator) for _ in range(splits)])
@@ -155,7 +155,7 @@ def separability(
         for i in range(len(ids))
     ]
     flat = [*prompts[0], *prompts[1]]
-    read = caches.token_rows(model, flat, labels, vector.hook_point, token).double()
+    [read] = caches.token_rows(model, flat, labels, [vector.hook_point], token).double()
     scale = torch.linalg.vector_norm(read, dim=1).max()
     projections = torch.round(read @ direction / scale, decimals=_DIGITS) * scale
     sides = projections.split([len(ids) for ids in prompts])

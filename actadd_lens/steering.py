@@ -5,7 +5,7 @@ with something to add are touched. So ``v`` and ``-v`` leave the very bits of th
 precision, and two vectors at one point are their sum.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any, TypeAlias
@@ -163,16 +163,44 @@ def mixed_hooks(
     return [(name, adder(placed)) for name, placed in points.items()]
 
 
-def decode_hooks(model: Bridge, steering: Steering) -> list[tuple[str, Hook]]:
-    """Hooks for decode steps: those of the vectors that steer generated tokens, mostly none."""
-    vectors = [
-        vector
-        for vector in as_vectors(model, steering)
-        if positions.parse(vector.position).steers_generated
-    ]
-    call = Call(continues=True)
-    points = _by_point(model, vectors)
-    return [(name, _adder(vectors, lambda: call)) for name, vectors in points.items()]
+def decode_rows(
+    model: Bridge, steerings: Sequence[Steering]
+) -> dict[str, Float[Tensor, "batch d_model"]]:
+    """What is added to each row of a batch at every decode step, by hook point; mostly nothing.
+
+    Only vectors at the positions "generated" and "all" steer generated tokens.
+    """
+    rows: dict[str, Tensor] = {}
+    for place, steering in enumerate(steerings):
+        generated = [
+            vector
+            for vector in as_vectors(model, steering)
+            if positions.parse(vector.position).steers_generated
+        ]
+        for name, vectors in _by_point(model, generated).items():
+            width = vectors[0].rows.shape[1]
+            rows.setdefault(name, torch.zeros(len(steerings), width))
+            rows[name][place] = sum(v.rows[0] for v in vectors)
+    return rows
+
+
+def decode_hooks(rows: Mapping[str, Float[Tensor, "batch d_model"]]) -> list[tuple[str, Hook]]:
+    """Hooks that add to each row of a batch, at its one token, what ``decode_rows`` gave."""
+
+    def adder(total: Tensor) -> Hook:
+        def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - passed by name
+            return add_each(residual, total)
+
+        return add
+
+    return [(name, adder(total)) for name, total in rows.items()]
+
+
+def add_each(
+    residual: Float[Tensor, "batch pos d_model"], total: Float[Tensor, "batch d_model"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """The stream of a batch with one row added to all tokens of each sequence."""
+    return _add(residual, total[:, None].to(residual.device))
 
 
 def add_rows(

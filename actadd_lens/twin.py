@@ -15,10 +15,11 @@ check that it continues a padded batch as the bridge does, and the check is repe
 tensor of the bridge was replaced, moved or written to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -32,6 +33,10 @@ _INSERTED = "_original_component."
 """What the bridge inserts into the name of a parameter that it has wrapped."""
 
 
+StreamEdit: TypeAlias = Callable[[Tensor], Tensor]
+"""Takes the stream entering a block, [batch, pos, d_model], and gives what enters instead."""
+
+
 @dataclass(frozen=True)
 class Twin:
     """A plain Hugging Face model that shares every tensor with a bridge."""
@@ -39,22 +44,55 @@ class Twin:
     module: nn.Module
     takes_positions: bool
     """Whether it wants to be told positions where the batch is padded; others derive them."""
+    blocks: tuple[nn.Module, ...]
+    """The transformer blocks, lowest first."""
 
     def decode_step(
-        self, tokens: Int[Tensor, "batch"], cache: Any, mask: Int[Tensor, "batch total"] | None
+        self,
+        tokens: Int[Tensor, "batch"],
+        cache: Any,
+        mask: Int[Tensor, "batch total"] | None,
+        edits: Mapping[int, StreamEdit] | None = None,
     ) -> tuple[Float[Tensor, "batch vocab"], Any]:
         """Continue each row of ``cache`` by one token, as ``forward.decode_step`` does.
 
-        A ``mask`` of None says that no row is padded, which is quicker than one full of ones.
+        Args:
+            tokens: The token to append to each row.
+            cache: A key-value cache; it is changed in place.
+            mask: 1 for a real token; None says that no row is padded, which is quicker than one
+                full of ones.
+            edits: By layer, what becomes of the stream that enters the block.
         """
         options: dict[str, Any] = {}
         if mask is not None:
             options["attention_mask"] = mask
             if self.takes_positions:
                 options["position_ids"] = mask.sum(dim=1, keepdim=True) - 1
-        with torch.no_grad():
+        with torch.no_grad(), self.edited(edits or {}):
             output = self.module(tokens[:, None], past_key_values=cache, use_cache=True, **options)
         return output.logits[:, -1], output.past_key_values
+
+    @contextmanager
+    def edited(self, edits: Mapping[int, StreamEdit]) -> Iterator[None]:
+        """Change the streams that enter blocks, by layer, in the passes inside."""
+
+        def entering(edit: StreamEdit) -> Any:
+            def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
+                if args:
+                    return (edit(args[0]), *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+            return enter
+
+        handles = [
+            self.blocks[layer].register_forward_pre_hook(entering(edit), with_kwargs=True)
+            for layer, edit in edits.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def clean_twin(model: Bridge) -> Twin | None:
@@ -179,7 +217,8 @@ def _build(model: Bridge) -> Twin | None:
 
     try:
         module = _rebuilt(model.original_model)
-        twin = Twin(module, accepts_mask_derived_position_ids(module))
+        takes_positions = accepts_mask_derived_position_ids(module)
+        twin = Twin(module, takes_positions, _blocks(module, forward.n_layers(model)))
         return twin if _agrees(model, twin) else None
     except Exception:
         return None
@@ -202,6 +241,14 @@ def _rebuilt(original: Any) -> nn.Module:
                 if tensor is not None:
                     slots[name] = tensors[prefix + name]
     return module.eval()
+
+
+def _blocks(module: nn.Module, n_layers: int) -> tuple[nn.Module, ...]:
+    return next(
+        tuple(part)
+        for part in module.modules()
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers
+    )
 
 
 def _agrees(model: Bridge, twin: Twin) -> bool:

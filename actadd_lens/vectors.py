@@ -225,6 +225,23 @@ class SteeringVector:
         rows = einsum(noise, scale, "pos d_model, pos -> pos d_model").float()
         return self._step({"random_like": index(seed)}, rows=rows)
 
+    def shuffled(self, seed: SupportsIndex) -> "SteeringVector":
+        """The same rows in another order, drawn at random: the control for "where in the prompt".
+
+        Raises:
+            VectorError: All rows are alike, so that no order differs.
+        """
+        if bool((self.rows == self.rows[0]).all()):
+            raise VectorError(
+                f"the vector's {len(self.rows)} rows are alike, no other order differs: "
+                "a longer contrast prompt has rows to shuffle"
+            )
+        generator = torch.Generator().manual_seed(index(seed))
+        rows = self.rows
+        while torch.equal(rows, self.rows):
+            rows = self.rows[torch.randperm(len(self.rows), generator=generator)]
+        return self._step({"shuffled": index(seed)}, rows=rows)
+
     def collapse(self, how: Literal["mean", "last"]) -> "SteeringVector":
         """One row: the mean of all, or the last."""
         if how not in ("mean", "last"):

@@ -40,7 +40,7 @@ def test_blocks_below_do_not_run(neo):
     ran = []
     handles = [
         block.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
-        for i, block in enumerate(passes.blocks)
+        for i, block in enumerate(passes.twin.blocks)
     ]
     try:
         passes.logits(2, torch.zeros(*tokens.shape, D_MODEL), tokens, mask)
@@ -57,7 +57,7 @@ def test_the_twin_is_left_as_it_was_also_by_an_error(neo):
     with pytest.raises(RuntimeError):
         passes.logits(1, torch.zeros(*tokens.shape, D_MODEL + 1), tokens, mask)
     assert torch.equal(passes.twin.module(tokens, attention_mask=mask).logits, before)
-    assert not any("forward" in block.__dict__ for block in passes.blocks)
+    assert not any("forward" in block.__dict__ for block in passes.twin.blocks)
 
 
 def test_while_hooks_are_attached_there_is_none(neo):

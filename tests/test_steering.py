@@ -369,15 +369,14 @@ def test_prefill_and_decode_steps_agree_with_one_pass(model):
     last, cache = forward.prefill(model, tokens, mask, al.fwd_hooks(model, vector, mask))
     new = torch.tensor([5, 9])
     longer = torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1)
-    step, cache = forward.decode_step(
-        model, new, cache, longer, steering.decode_hooks(model, vector)
-    )
+    hooks = steering.decode_hooks(steering.decode_rows(model, [vector, vector]))
+    step, cache = forward.decode_step(model, new, cache, longer, hooks)
     whole = steered(
         model, vector.at("prompt"), torch.cat([tokens, new[:, None]], dim=1), attention_mask=longer
     )
     close(last, whole[:, -2])
     close(step, whole[:, -1])
-    assert steering.decode_hooks(model, vector.at("prompt")) == []
+    assert steering.decode_rows(model, [vector.at("prompt"), None]) == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -500,7 +499,7 @@ def test_a_vector_of_another_width_or_depth_is_refused_with_both_figures(model):
     for use in (
         lambda v: al.fwd_hooks(model, v),
         lambda v: al.steer(model, v).__enter__(),
-        lambda v: steering.decode_hooks(model, v),
+        lambda v: steering.decode_rows(model, [v]),
     ):
         with pytest.raises(al.VectorError, match=r"width 48, .* d_model 32"):
             use(wide)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any, Final, Protocol, runtime_checkable
 
 from actadd_lens import metrics
@@ -49,6 +50,26 @@ _BUILT_IN: Final[Mapping[str, Callable[[], Metric]]] = {
     "reverse_kl": lambda: metrics.reverse_kl,
     "total_variation": lambda: metrics.total_variation,
 }
+
+
+def reads_logits(metric: Metric) -> bool:
+    """Whether a metric reads next-token distributions of two runs rather than completions.
+
+    Its call tells: it needs two arguments, log-probs of the clean and of the steered run.
+
+    >>> reads_logits(metrics.kl), reads_logits(metrics.weddings)
+    (True, False)
+    """
+    try:
+        asked = signature(metric).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [
+        p
+        for p in asked
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(needed) == 2
 
 
 def lookup(metric: object) -> Metric:
