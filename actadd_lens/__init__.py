@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actadd_lens import metrics as metrics
+    from actadd_lens import plots as plots
     from actadd_lens import statistics as statistics
     from actadd_lens import testbed as testbed
+    from actadd_lens.ablations import Ablation as Ablation
+    from actadd_lens.ablations import dimension_ablation as dimension_ablation
+    from actadd_lens.ablations import layer_transplant as layer_transplant
+    from actadd_lens.ablations import pair_variance as pair_variance
+    from actadd_lens.ablations import position_ablation as position_ablation
+    from actadd_lens.ablations import steering_reach as steering_reach
     from actadd_lens.comparison import Comparison as Comparison
     from actadd_lens.comparison import compare as compare
     from actadd_lens.errors import ActAddError as ActAddError
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
     from actadd_lens.errors import PromptError as PromptError
     from actadd_lens.errors import SamplingError as SamplingError
     from actadd_lens.errors import StatisticsError as StatisticsError
+    from actadd_lens.errors import SweepError as SweepError
+    from actadd_lens.errors import SweepFileError as SweepFileError
     from actadd_lens.errors import TestbedError as TestbedError
     from actadd_lens.errors import TextFileError as TextFileError
     from actadd_lens.errors import VectorError as VectorError
@@ -60,6 +69,10 @@ if TYPE_CHECKING:
     from actadd_lens.separation import split_half as split_half
     from actadd_lens.steering import fwd_hooks as fwd_hooks
     from actadd_lens.steering import steer as steer
+    from actadd_lens.sweeps import SweepResult as SweepResult
+    from actadd_lens.sweeps import coefficient_sweep as coefficient_sweep
+    from actadd_lens.sweeps import layer_sweep as layer_sweep
+    from actadd_lens.sweeps import sweep as sweep
     from actadd_lens.texts import read_texts as read_texts
     from actadd_lens.vectors import SteeringVector as SteeringVector
 
@@ -98,6 +111,16 @@ _ROOM_OF = {
     "lens_logprobs": "lens",
     "unembed_vector": "lens",
     "Comparison": "comparison",
+    "sweep": "sweeps",
+    "layer_sweep": "sweeps",
+    "coefficient_sweep": "sweeps",
+    "SweepResult": "sweeps",
+    "position_ablation": "ablations",
+    "dimension_ablation": "ablations",
+    "layer_transplant": "ablations",
+    "pair_variance": "ablations",
+    "steering_reach": "ablations",
+    "Ablation": "ablations",
     "ActAddError": "errors",
     "LayerError": "errors",
     "MetricError": "errors",
@@ -108,13 +131,15 @@ _ROOM_OF = {
     "PromptError": "errors",
     "SamplingError": "errors",
     "StatisticsError": "errors",
+    "SweepError": "errors",
+    "SweepFileError": "errors",
     "TestbedError": "errors",
     "TextFileError": "errors",
     "VectorError": "errors",
     "VectorFileError": "errors",
 }
 
-_ROOMS = ("metrics", "statistics", "testbed")
+_ROOMS = ("metrics", "plots", "statistics", "testbed")
 
 __all__ = [*_ROOM_OF, *_ROOMS, "__version__"]
 

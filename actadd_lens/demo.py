@@ -9,13 +9,12 @@ prompts, one completion a prompt, and read by the testbed's exact oracle.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import Progress
 
 from actadd_lens import plots, testbed
 from actadd_lens.comparison import compare
@@ -23,9 +22,9 @@ from actadd_lens.errors import OutputError
 from actadd_lens.extraction import extract
 from actadd_lens.files import write_atomically
 from actadd_lens.forward import Bridge
-from actadd_lens.generation import generate
 from actadd_lens.statistics import proportion
-from actadd_lens.testbed import Task
+from actadd_lens.sweeps import sweep
+from actadd_lens.testbed import Success, Task
 from actadd_lens.vectors import SteeringVector
 
 COEFFICIENTS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -50,17 +49,6 @@ class Question:
         return self.task.name
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One setting of the grid: the vector already scaled, or None for the clean run."""
-
-    question: Question
-    control: str
-    layer: int | None
-    coefficient: float | None
-    steering: SteeringVector | None
-
-
 def questions(n: int = N_PROMPTS) -> list[Question]:
     """Sentiment and topic on `n` test prompts each, at the recommended layers and coefficients."""
     tasks = [testbed.TASKS[name] for name in ("sentiment", "topic")]
@@ -76,7 +64,7 @@ def run_demo(
     out: Path,
     *,
     console: Console,
-    progress: Console,
+    progress: bool,
 ) -> list[Path]:
     """Steer the model, print what came of it, write figures, rows and vectors.
 
@@ -85,7 +73,7 @@ def run_demo(
         asked: what is asked of it.
         out: directory written to, made where it is missing.
         console: where the results are printed.
-        progress: where progress is shown.
+        progress: whether to show progress.
 
     Returns:
         The files written.
@@ -98,12 +86,7 @@ def run_demo(
     for question in asked:
         _show(model, question, vectors[question.name][question.layer], console)
 
-    cells = [cell for q in asked for cell in _cells(q, vectors[q.name])]
-    with Progress(console=progress, transient=True) as bar:
-        rows = pd.concat(
-            [_run(model, cell) for cell in bar.track(cells, description="steering")],
-            ignore_index=True,
-        )
+    rows = pd.concat([_measured(model, q, progress) for q in asked], ignore_index=True)
     _report(rows, asked, console)
 
     written = [out / "rows.csv", *_draw(_summary(rows), asked, out)]
@@ -155,53 +138,35 @@ def _show(model: Bridge, question: Question, vector: SteeringVector, console: Co
         _say(console, f"prompt   {clean.prompt}\nclean   {clean.text}\nsteered {steered.text}")
 
 
-def _cells(question: Question, vectors: dict[int, SteeringVector]) -> Iterator[Cell]:
-    """The recommended cell and its controls, then other layers, then other coefficients."""
-    yield Cell(question, "unsteered", None, None, None)
-    here = question.layer, question.coefficient
-    yield from _steered(question, vectors, *here)
-    grid = [(layer, question.coefficient) for layer in vectors]
-    grid += [(question.layer, coefficient) for coefficient in COEFFICIENTS]
-    for layer, coefficient in grid:
-        if (layer, coefficient) != here:
-            yield from _steered(question, vectors, layer, coefficient)
+def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame:
+    """Every layer at the recommended coefficient, every coefficient at the recommended layer.
 
-
-def _steered(
-    question: Question,
-    vectors: dict[int, SteeringVector],
-    layer: int,
-    coefficient: float,
-) -> Iterator[Cell]:
-    vector = coefficient * vectors[layer]
-    for control, steering in (
-        ("none", vector),
-        ("random", vector.random_like(SEED)),
-        ("negated", -vector),
-    ):
-        yield Cell(question, control, layer, coefficient, steering)
-
-
-def _run(model: Bridge, cell: Cell) -> pd.DataFrame:
-    """One row per completion."""
-    asked = cell.question
-    completions = generate(
-        model, list(asked.prompts), cell.steering, max_new_tokens=NEW_TOKENS, seed=SEED
-    )
-    size = len(completions)
-    return pd.DataFrame(
-        {
-            "pair": asked.name,
-            "layer": pd.array([cell.layer] * size, dtype="Int64"),
-            "coefficient": pd.array([cell.coefficient] * size, dtype="Float64"),
-            "position": str(cell.steering.position) if cell.steering else "",
-            "control": cell.control,
-            "prompt": [c.prompt for c in completions],
-            "text": [c.text for c in completions],
-            "success": [asked.task.success(c.text) for c in completions],
-            "valid": [testbed.is_valid(c.prompt + c.text) for c in completions],
-        }
-    )
+    One row per completion, with controls.
+    """
+    task = question.task
+    others = [c for c in COEFFICIENTS if c != question.coefficient]
+    cuts = [
+        sweep(
+            model,
+            {question.name: task.pair},
+            question.prompts,
+            layers=layers,
+            coefficients=coefficients,
+            metrics=[Success(task), testbed.Valid()],
+            samples=1,
+            max_new_tokens=NEW_TOKENS,
+            seed=SEED,
+            progress=progress,
+        )
+        for layers, coefficients in ((None, [question.coefficient]), ([question.layer], others))
+    ]
+    keys = [*cuts[0].keys, "prompt", "text"]
+    values = pd.concat([cut.frame for cut in cuts]).drop_duplicates([*keys, "metric"])
+    wide = values.pivot(index=keys, columns="metric", values="value").reset_index()
+    wide = values[keys].drop_duplicates().merge(wide, on=keys)  # in the order of the sweeps
+    wide = wide.rename(columns={Success(task).name: "success"})
+    wide["pair"] = question.name
+    return wide.astype({"success": bool, "valid": bool})
 
 
 def _summary(rows: pd.DataFrame) -> pd.DataFrame:

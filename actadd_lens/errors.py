@@ -17,6 +17,10 @@ class VectorFileError(ActAddError):
     """A file does not hold a steering vector: truncated, foreign, or hostile."""
 
 
+class SweepFileError(ActAddError):
+    """A file does not hold this sweep: foreign, of another version or other settings, or in use."""
+
+
 class TextFileError(ActAddError):
     """A file of texts cannot be read, or one of its lines is broken."""
 
@@ -47,6 +51,11 @@ class SamplingError(ActAddError, ValueError):
 
 class StatisticsError(ActAddError, ValueError):
     """Figures that have no such statistic: none, of unequal number, or not finite."""
+
+
+class SweepError(ActAddError, ValueError):
+    """A sweep or ablation that cannot be run or read as asked: nothing to try, a cell twice, no
+    such metric."""
 
 
 class TestbedError(ActAddError, ValueError):

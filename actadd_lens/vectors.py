@@ -201,18 +201,31 @@ class SteeringVector:
         rows[rows_kept] = self.rows[rows_kept]
         return self._step({"with_rows": rows_kept}, rows=rows)
 
-    def with_dims(self, kept: slice) -> "SteeringVector":
-        """The dimensions of the stream that a slice names, open ends allowed; all others zero.
+    def with_dims(self, kept: slice | Iterable[SupportsIndex]) -> "SteeringVector":
+        """The dimensions of the stream that a slice or a list names; all others zero.
+
+        Raises:
+            VectorError: There is no such dimension, or neither a slice nor a list is given.
 
         >>> v = SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre")
-        >>> v.with_dims(slice(None, 2)).rows
-        tensor([[1., 1., 0., 0.]])
+        >>> v.with_dims(slice(None, 2)).rows, v.with_dims([3]).rows
+        (tensor([[1., 1., 0., 0.]]), tensor([[0., 0., 0., 1.]]))
         """
-        if not isinstance(kept, slice):
-            raise VectorError(f"dimensions {kept!r} are no slice: write e.g. slice(0, 64)")
+        width = self.rows.shape[1]
+        try:
+            chosen = range(width)[kept] if isinstance(kept, slice) else kept
+            dims = [index(dim) for dim in chosen]
+        except TypeError as error:
+            raise VectorError(
+                f"dimensions {kept!r} are no slice or list: write e.g. slice(0, 64) or [3, 17]"
+            ) from error
+        missing = [dim for dim in dims if not -width <= dim < width]
+        if missing:
+            raise VectorError(f"no dimensions {missing}: the stream has {width}")
         rows = torch.zeros_like(self.rows)
-        rows[:, kept] = self.rows[:, kept]
-        return self._step({"with_dims": [kept.start, kept.stop, kept.step]}, rows=rows)
+        rows[:, dims] = self.rows[:, dims]
+        spelt = [kept.start, kept.stop, kept.step] if isinstance(kept, slice) else dims
+        return self._step({"with_dims": spelt}, rows=rows)
 
     def random_like(self, seed: SupportsIndex) -> "SteeringVector":
         """Rows of the same norms in directions drawn at random: the control for "just noise".

@@ -18,6 +18,7 @@ def test_a_rejected_value_is_a_value_error():
         al.MissingExtraError,
         al.ModelLoadError,
         al.OutputError,
+        al.SweepFileError,
         al.TextFileError,
         al.VectorFileError,
     }

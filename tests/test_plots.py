@@ -82,6 +82,74 @@ def test_several_layers_are_several_lines_told_apart_by_colour_and_marker():
     assert one.get_marker() != two.get_marker()
 
 
+def test_draws_of_one_control_look_alike_and_share_a_legend_entry():
+    draws = [cells([0.1, 0.2], control=name) for name in ("random", "random:1", "random:2")]
+    frame = pd.concat([cells([0.1, 0.7]), *draws, cells([0.3, 0.1], control="negated")])
+    figure = plots.coefficient_curve(frame)
+    lines = [line for line in figure.axes[0].get_lines() if line.get_label() == "random"]
+    assert len(lines) == 3
+    assert len({str(line._unscaled_dash_pattern) for line in lines}) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "steered",
+        "negated",
+        "random",
+    ]
+
+
+def test_a_control_without_a_layer_is_a_level_line():
+    words = cells([0.4], control="prompted").assign(layer=np.nan, coefficient=np.nan)
+    (axes,) = plots.coefficient_curve(pd.concat([cells([0.1, 0.7]), words])).axes
+    assert list(line(axes, "prompted").get_ydata()) == [0.4, 0.4]
+
+
+@pytest.mark.parametrize("empty", [None, np.nan, pd.NA, ""])
+def test_a_clean_run_without_a_pair_is_in_every_panel(empty):
+    frame = pd.concat([cells([0.1, 0.7]), cells([0.2, 0.3], pair="b")])
+    frame = pd.concat([frame.assign(position="front"), clean(0.05).assign(pair=empty)])
+    for axes in plots.coefficient_curve(frame).axes:
+        assert list(line(axes, "clean").get_ydata()) == [0.05, 0.05]
+
+
+def test_every_position_has_its_panel():
+    frame = pd.concat([cells([0.1, 0.7]).assign(position=where) for where in ("front", -1)])
+    titles = [axes.get_title(loc="left") for axes in plots.coefficient_curve(frame).axes]
+    assert titles == [
+        "position\N{NO-BREAK SPACE}front, layer 2",
+        "position\N{NO-BREAK SPACE}-1, layer 2",
+    ]
+
+
+def test_a_row_of_another_pair_is_in_no_panel():
+    frame = pd.concat([cells([0.1, 0.7]), clean(0.05), clean(0.6, pair="b")])
+    (axes,) = plots.coefficient_curve(frame).axes
+    assert list(line(axes, "clean").get_ydata()) == [0.05, 0.05]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_missing_intervals_are_left_out(n: int):
+    frame = pd.concat([cells([0.1, 0.7][:n]), cells([0.1], control="random"), clean(0.1)])
+    figure = plots.coefficient_curve(frame.assign(low=np.nan, high=None), unit="%")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert not axes.collections
+    assert not axes.patches
+    assert len(line(axes, "steered").get_ydata()) == n
+
+
+def test_a_dollar_is_a_dollar():
+    frame = pd.concat([cells([0.1], pair=pair) for pair in ("$a$", "b")])
+    figure = plots.coefficient_curve(frame)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title(loc="left") == r"\$a\$, layer 2"
+
+
+def test_effects_beyond_0_and_1_get_their_own_scale():
+    (axes,) = plots.coefficient_curve(cells([-0.5, 0.5]), unit="%").axes
+    assert axes.get_ylim()[0] < -50
+    (axes,) = plots.coefficient_curve(cells([0.2, 0.5]), unit="%").axes
+    assert axes.get_ylim() == (0, 100)
+
+
 def test_every_pair_has_its_panel_and_names_its_cut():
     frame = pd.concat([cells([0.1, 0.7]), cells([0.1, 0.2], pair="b", layer=4)])
     figure = plots.coefficient_curve(frame, ylabel="KL", unit="nats")
@@ -100,6 +168,22 @@ def test_nothing_global_is_touched():
     before = dict(mpl.rcParams)
     plots.layer_profile(cells([0.1]))
     assert dict(mpl.rcParams) == before
+
+
+def test_a_figure_looks_the_same_whatever_the_callers_settings():
+    with mpl.rc_context({"font.size": 30, "xtick.labelsize": 30, "axes.grid": False}):
+        figure = plots.layer_profile(cells([0.1, 0.2]).iloc[:1])
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        assert {label.get_size() for label in axes.get_xticklabels()} == {8.0}
+        assert axes.xaxis.label.get_size() == 8.5
+
+
+def test_the_style_file_is_there_for_the_callers_own_figures():
+    settings = mpl.rc_params_from_file(plots.STYLE, use_default_template=False)
+    assert settings["svg.fonttype"] == "none"
+    with mpl.style.context(plots.STYLE):
+        assert mpl.rcParams["axes.grid.axis"] == "y"
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
@@ -139,3 +223,24 @@ def test_nullable_columns_are_read_like_plain_ones():
         np.testing.assert_array_equal(
             line(plain, label).get_xydata(), line(same, label).get_xydata()
         )
+
+
+def test_several_metrics_are_refused():
+    frame = pd.concat([cells([0.1]).assign(metric=name) for name in ("kl", "success")])
+    with pytest.raises(ActAddError, match=r"metrics \['kl', 'success'\]: choose one"):
+        plots.layer_profile(frame)
+
+
+def test_two_cells_of_one_place_are_refused():
+    with pytest.raises(ActAddError, match=r"several steered cells have .*'layer': 2"):
+        plots.layer_profile(pd.concat([cells([0.1]), cells([0.2])]))
+
+
+def test_a_steered_cell_without_a_layer_is_refused():
+    with pytest.raises(ActAddError, match="'layer' is empty in a steered cell"):
+        plots.layer_profile(cells([0.1]).assign(layer=None))
+
+
+def test_a_column_of_words_is_refused():
+    with pytest.raises(ActAddError, match="'mean' does not hold numbers"):
+        plots.layer_profile(cells([0.1]).assign(mean="much"))

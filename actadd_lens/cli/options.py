@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from actadd_lens import SteeringVector
+    from actadd_lens import ContrastPair, SteeringVector
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,6 +66,117 @@ def source_options(command: Command) -> Command:
     return add(command)
 
 
+def question_options(command: Command) -> Command:
+    """What is asked of the model: a task of the bundled one, or a pair and files of prompts."""
+    add = _options(
+        click.option(
+            "--task",
+            type=click.Choice(["sentiment", "topic", "register"]),
+            help="Of the bundled model: its pair, prompts and exact metric.",
+        ),
+        click.option("--positive", help="Prompt steered towards."),
+        click.option("--negative", help="Prompt steered away from."),
+        click.option("--pad", help="String of one token that pads the shorter. [default: a space]"),
+        click.option(
+            "--prompts", type=click.Path(path_type=Path), help="File with a prompt a line."
+        ),
+        click.option("--n", type=click.IntRange(min=1), help="Prompts at most."),
+        click.option("--metric", "metrics", multiple=True, help="Built-in; may be repeated."),
+    )
+    return add(command)
+
+
+def measuring_options(command: Command) -> Command:
+    """How it is measured, and where the results go."""
+    add = _options(
+        click.option("--control", "controls", multiple=True, help="By name; may be repeated."),
+        click.option("--samples", type=int, help="Completions a prompt; 0 reads logits alone."),
+        click.option("--max-new-tokens", type=int, default=24, show_default=True),
+        click.option("--temperature", type=float, default=1.0, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--store", type=click.Path(path_type=Path), help="SQLite file to resume."),
+    )
+    return add(command)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What ``question_options`` say."""
+
+    task: str | None
+    positive: str | None
+    negative: str | None
+    pad: str | None
+    prompts: Path | None
+    n: int | None
+    metrics: tuple[str, ...]
+
+    @classmethod
+    def among(cls, options: dict[str, Any]) -> Question:
+        """Take the options of a question out of a command's, if they make one."""
+        question = cls(**{field.name: options.pop(field.name) for field in fields(cls)})
+        if question.task is not None:
+            given = {
+                "--positive": question.positive, "--negative": question.negative,
+                "--pad": question.pad, "--prompts": question.prompts,
+            }  # fmt: skip
+            clashing = [name for name, value in given.items() if value is not None]
+            if clashing:
+                raise click.UsageError(f"--task and {', '.join(clashing)} exclude each other")
+        else:
+            needed = {
+                "--positive": question.positive, "--negative": question.negative,
+                "--prompts": question.prompts,
+            }  # fmt: skip
+            missing = [name for name, value in needed.items() if value is None]
+            if missing:
+                raise click.UsageError(
+                    f"{', '.join(missing)} missing: give a pair and a file of prompts, or --task"
+                )
+            if not question.metrics:
+                raise click.UsageError("nothing to measure: give --metric, or --task")
+        return question
+
+    @property
+    def pair(self) -> ContrastPair:
+        """The contrast pair."""
+        if self.task is None:
+            return pair_of(self.positive, self.negative, self.pad)
+        from actadd_lens import testbed
+
+        return testbed.pairs[self.task]
+
+    def texts(self, split: Any = "selection") -> list[str]:
+        """The prompts."""
+        if self.task is not None:
+            from actadd_lens import testbed
+
+            return list(testbed.prompts(testbed.TASKS[self.task].prompts, split, self.n or 100))
+        assert self.prompts is not None
+        return lines_of(self.prompts)[: self.n]
+
+    @property
+    def measured(self) -> list[Any]:
+        """The metrics, the task's own first."""
+        if self.task is None:
+            return [*self.metrics]
+        from actadd_lens import testbed
+
+        return [testbed.Success(testbed.TASKS[self.task]), testbed.Valid(), *self.metrics]
+
+    @property
+    def unit(self) -> str | None:
+        """Of the first metric, for figures."""
+        return None if self.task is None else "%"
+
+
+def lines_of(path: Path) -> list[str]:
+    """The texts of a file."""
+    from actadd_lens.texts import read_texts
+
+    return [record["text"] for record in read_texts(path)]
+
+
 @dataclass(frozen=True)
 class Source:
     """What ``source_options`` say: where the steering vector comes from."""
@@ -111,7 +223,9 @@ class Source:
         vector = (
             SteeringVector.load(self.vector)
             if self.vector
-            else vector_of(model, self.positive, self.negative, self.pad, self.layer, self.site)
+            else vector_of(
+                model, pair_of(self.positive, self.negative, self.pad), self.layer, self.site
+            )
         )
         return self.coefficient * placed(vector, self.position)
 
@@ -124,14 +238,63 @@ def check_writable(output: Path) -> None:
         raise OutputError(f"cannot write {output}: {output.parent} is not a writable directory")
 
 
-def vector_of(
-    model: Any, positive: Any, negative: Any, pad: str | None, layer: Any, site: str | None
-) -> SteeringVector:
-    """The vector of the pair that the options name."""
-    from actadd_lens.extraction import extract
+def prepared(out: Path) -> Path:
+    """A directory to write to, made where it is missing; fails before the model is loaded."""
+    from actadd_lens.errors import OutputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {out}: {error.strerror}; choose another --out"
+        ) from error
+    check_writable(out / "x")
+    return out
+
+
+def numbers(text: str, kind: type[int] | type[float]) -> list[Any]:
+    """Numbers parted by commas; of integers "1-4" is a range, both ends in it.
+
+    >>> numbers("0,2-4", int), numbers("-1, 2.5", float)
+    ([0, 2, 3, 4], [-1.0, 2.5])
+    """
+    found: list[Any] = []
+    for part in text.replace(" ", "").split(","):
+        ends = re.fullmatch(r"(\d+)-(\d+)", part)
+        try:
+            if kind is int and ends:
+                found += range(int(ends[1]), int(ends[2]) + 1)
+            else:
+                found.append(kind(part))
+        except ValueError:
+            raise click.UsageError(
+                f"cannot read {part!r} in {text!r}: write numbers parted by commas"
+            ) from None
+    return found
+
+
+def loaded(model: str) -> Any:
+    """The model; for one as small as the bundled one a second thread only gets in the way."""
+    import torch
+
+    from actadd_lens.models import load_model
+
+    if model == "testbed":
+        torch.set_num_threads(1)
+    return load_model(model)
+
+
+def pair_of(positive: Any, negative: Any, pad: str | None) -> ContrastPair:
+    """The pair that the options name."""
     from actadd_lens.prompts import ContrastPair
 
-    pair = ContrastPair(positive, negative, **({} if pad is None else {"pad": pad}))
+    return ContrastPair(positive, negative, **({} if pad is None else {"pad": pad}))
+
+
+def vector_of(model: Any, pair: Any, layer: Any, site: str | None = None) -> SteeringVector:
+    """The vector of a pair at a layer."""
+    from actadd_lens.extraction import extract
+
     return extract(model, pair, [layer], site=site or "resid_pre")[layer]
 
 

@@ -13,7 +13,9 @@ from actadd_lens.cli.app import cli
 from actadd_lens.cli.options import (
     Source,
     check_writable,
+    loaded,
     model_option,
+    pair_of,
     pair_options,
     placed,
     source_options,
@@ -42,16 +44,12 @@ ARCHITECTURES = "bloom, gemma2, gpt2, gpt-j, gpt-neo, gpt-neox, llama, mistral, 
 def demo(out: Path) -> None:
     """Steer the bundled model: completions, success rates with controls, figures."""
     with status("loading the bundled model"):
-        import torch
-        from rich.console import Console
-
         from actadd_lens.demo import heading, questions, run_demo
-        from actadd_lens.models import load_model
 
-        torch.set_num_threads(1)  # for a model this small a second thread only gets in the way
-        model = load_model("testbed")
+        model = loaded("testbed")
     console = result_console()
-    written = run_demo(model, questions(), out, console=console, progress=Console(stderr=True))
+    shown = sys.stderr.isatty()
+    written = run_demo(model, questions(), out, console=console, progress=shown)
     heading(console, "written")
     for path in written:
         click.echo(path)
@@ -123,7 +121,7 @@ def extract_command(
         from actadd_lens.models import load_model
 
         bridge = load_model(model)
-    vector = vector_of(bridge, positive, negative, pad, layer, site)
+    vector = vector_of(bridge, pair_of(positive, negative, pad), layer, site)
     (coefficient * placed(vector, position)).save(output)
     click.echo(output)
 

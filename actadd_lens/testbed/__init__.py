@@ -17,7 +17,7 @@ from actadd_lens.testbed.oracle import (
     sentiment,
     topic,
 )
-from actadd_lens.testbed.tasks import TASKS, Task, pairs, recommended
+from actadd_lens.testbed.tasks import TASKS, Success, Task, pairs, recommended
 
 if TYPE_CHECKING:
     from actadd_lens.testbed.metrics import FactRecall as FactRecall
@@ -34,6 +34,7 @@ __all__ = [
     "OnTopic",
     "Polite",
     "Positive",
+    "Success",
     "Task",
     "Valid",
     "documents",

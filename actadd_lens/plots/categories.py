@@ -1,0 +1,160 @@
+"""Effect by category, for ablations: which row, which position, which dimensions."""
+
+from __future__ import annotations
+
+import math
+from itertools import cycle, product
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from actadd_lens.errors import ActAddError
+from actadd_lens.plots.cells import MEAN, SPLITS, Panel, cells, panels, percent
+from actadd_lens.plots.marks import clean_level, interval, label_y, legend
+from actadd_lens.plots.style import (
+    COLOURS,
+    CONTROL_COLOUR,
+    LETTER_EM,
+    MARKERS,
+    PAGE_INCHES,
+    PANEL_INCHES,
+    drawing,
+    panel_axes,
+    plain,
+    wrapped,
+)
+
+SLOT_INCHES = 0.16  # for a dot
+SLANT_DEGREES = 40
+STEERED = "none"
+CONTROL_MARKERS = ("", "x", "+", "1", "2")  # the first kind is the steered cells
+
+
+def bars(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    group: str | None = None,
+    ylabel: str = "effect",
+    unit: str | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Effect of each category as a dot with its interval, groups side by side in colour.
+
+    For ablations: which row of the vector carries the effect, alone or left out; how many
+    dimensions do. Categories and groups keep the order in which the frame has them. Controls are
+    grey marks right of the dot that they belong to, the clean run is a level line with a band.
+
+    Args:
+        frame: cells with `control`, `mean`, `low`, `high` and the columns named next. Columns
+            `pair` and `position` make panels if the other two leave several steered cells alike.
+        x: column of the categories; may be empty for the clean run alone.
+        group: column that is told apart by colour, likewise.
+        ylabel: what `mean` measures.
+        unit: its unit, put behind the label; "%" shows shares in [0, 1] as percentages.
+        note: a line above the legend, for what the intervals are and how large n is.
+
+    Raises:
+        ActAddError: a column is missing, no cell is steered, `x` or `group` is empty in a cell
+            other than the clean run's, or several steered cells have the same place.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"row": ["0: BOS", "1: Love"], "mean": [0.1, 0.7]})
+    >>> frame = rows.assign(control="none", low=rows["mean"] - 0.1, high=rows["mean"] + 0.1)
+    >>> [axes] = bars(frame, x="row", ylabel="success", unit="%").axes
+    >>> [label.get_text() for label in axes.get_xticklabels()]
+    ['0: BOS', '1: Love']
+    """
+    names = [x] if group is None else [x, group]
+    frame = percent(cells(frame, MEAN, names, key=names), unit)
+    placed = frame[frame["control"] != "unsteered"]
+    empty = [name for name in names if placed[name].isna().any()]
+    if empty:
+        raise ActAddError(f"{empty} are empty in a cell other than the clean run's: fill them in")
+    categories = list(placed[x].unique())
+    texts = [plain(category) for category in categories]
+    groups = [None] if group is None else list(placed[group].unique())
+    shown = panels(frame, _splits(placed[placed["control"] == STEERED], names))
+    kinds = [STEERED, *dict.fromkeys(kind for panel in shown for kind in panel.controls["kind"])]
+    slots = [(kind, name) for name in groups for kind in kinds]
+    places = [_places(panel, x, group, slots) for panel in shown]
+    densest = max(place.groupby("category").size().max() for place in places)
+    with drawing() as figure:
+        inches = max(PANEL_INCHES[0], 0.8 + len(categories) * (densest + 1) * SLOT_INCHES)
+        inches = min(inches, PAGE_INCHES)
+        widest = max(map(len, texts)) * LETTER_EM * 8 / 72
+        slanted = bool(widest > 0.9 * (inches - 0.8) / len(texts))
+        under = widest * math.sin(math.radians(SLANT_DEGREES)) if slanted else 0
+        size = (inches, PANEL_INCHES[1] + under)
+        axes, abreast = panel_axes(figure, len(shown), size, abreast=int(PAGE_INCHES / inches))
+        for ax, panel, place in zip(axes, shown, places, strict=True):
+            _draw(ax, panel, place, slots, categories, 1 / (densest + 1))
+            _label(ax, texts, inches, slanted)
+            ax.set_xlabel(plain(x.replace("_", " ")))
+            ax.set_title(wrapped(panel.title, inches - 0.8, 9))
+        label_y(axes[::abreast], ylabel, unit, frame)
+        legend(figure, axes, note)
+    return figure
+
+
+def _splits(steered: pd.DataFrame, names: list[str]) -> list[str]:
+    """Columns that have to make panels for cells to have places of their own."""
+    splits: list[str] = []
+    for name in SPLITS:
+        free = name in steered.columns and name not in names
+        if free and steered.duplicated([*names, *splits]).any():
+            splits.append(name)
+    return splits
+
+
+def _places(
+    panel: Panel, x: str, group: str | None, slots: list[tuple[str, object]]
+) -> pd.DataFrame:
+    """Cells with their category, their slot, and their place among those of their category."""
+    drawn = pd.concat([panel.steered.assign(kind=STEERED), panel.controls])
+    names = [None] * len(drawn) if group is None else drawn[group]
+    slot = [slots.index(key) for key in zip(drawn["kind"], names, strict=True)]
+    drawn = drawn.assign(category=drawn[x], slot=slot)
+    present = drawn[["category", "slot"]].drop_duplicates().sort_values("slot")
+    within = present.groupby("category")["slot"]
+    present = present.assign(shift=within.cumcount() - (within.transform("size") - 1) / 2)
+    return drawn.merge(present, on=["category", "slot"])
+
+
+def _draw(
+    ax: Axes,
+    panel: Panel,
+    places: pd.DataFrame,
+    slots: list[tuple[str, object]],
+    categories: list[object],
+    spacing: float,
+) -> None:
+    kinds, groups = (list(dict.fromkeys(names)) for names in zip(*slots, strict=True))
+    looks = dict(zip(groups, cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    marks = dict(zip(kinds, cycle(CONTROL_MARKERS), strict=False))
+    for kind, name in product(kinds, groups):
+        rows = places[places["slot"] == slots.index((kind, name))]
+        if rows.empty:
+            continue
+        at = rows["category"].map(categories.index) + spacing * rows["shift"]
+        colour, marker = looks[name]
+        label = "steered" if name is None else plain(name)
+        if kind != STEERED:
+            colour, marker = CONTROL_COLOUR, marks[kind]
+            label = plain(kind.replace("_", " ")) + (" (control)" if kind in groups else "")
+        look: dict[str, Any] = {"color": colour, "clip_on": False, "zorder": 2.5}
+        interval(ax, at, rows["low"], rows["high"], linewidth=1.2, **look)
+        ax.plot(at, rows["mean"], linestyle="", marker=marker, label=label, **look)
+    clean_level(ax, panel.clean)
+
+
+def _label(ax: Axes, texts: list[str], inches: float, slanted: bool) -> None:
+    """Names of the categories, slanted where they would touch, as many as have room then."""
+    look: dict[str, Any] = {}
+    if slanted:
+        look = {"rotation": SLANT_DEGREES, "ha": "right", "rotation_mode": "anchor"}
+    step = math.ceil(len(texts) * 0.14 / (inches - 0.8)) if slanted else 1
+    ax.set_xticks(range(0, len(texts), step), texts[::step], **look)
+    ax.set_xlim(-0.5, len(texts) - 0.5)

@@ -1,0 +1,220 @@
+"""The grid of a sweep as a map: effect by layer and coefficient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+from actadd_lens.errors import ActAddError
+from actadd_lens.plots.cells import Panel, panels, sweep
+from actadd_lens.plots.marks import legend
+from actadd_lens.plots.style import (
+    DIVERGING,
+    LETTER_EM,
+    PAGE_INCHES,
+    drawing,
+    ink,
+    labelled,
+    panel_axes,
+    plain,
+    wrapped,
+)
+
+CELL_INCHES = (0.33, 0.25)
+BESIDE_INCHES = 1.2  # for the labels of y and the colour bar
+UNDER_INCHES = 0.8  # for the labels of x and the title
+BAR_INCHES = 0.12
+VALUE_POINTS = 6.5
+EMPTY_COLOUR = "0.9"
+HALO = withStroke(linewidth=3.4, foreground="white")  # black on it is seen on any colour
+FRAME: dict[str, Any] = {"fill": False, "edgecolor": "black", "linewidth": 1.6}
+FRAME["path_effects"] = [HALO]
+CLEAN: dict[str, Any] = {"color": "black", "linewidth": 1.2, "path_effects": [HALO]}
+Y_LABELS = {"coefficient": "coefficient (× vector)", "recorded": "recording layer"}
+
+Place = tuple[float, float]
+
+
+def heat_map(
+    frame: pd.DataFrame,
+    *,
+    y: str = "coefficient",
+    chosen: Place | Mapping[Any, Place] | None = None,
+    label: str = "effect",
+    unit: str | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Effect of every steered cell by layer and coefficient, a panel for each pair and position.
+
+    All panels share one colour scale, which is centred at 0 if there are values on both sides of
+    it. Cells bear their values where there is room; a cell without one is grey. The clean run's
+    value is a line on the colour bar, and stands in the panel's title.
+
+    Args:
+        frame: cells with `control`, `layer`, `mean`, `low`, `high`, the column `y`, and maybe
+            `pair` and `position`; controls are left out.
+        y: column of numbers that are the rows of the map; layers are its columns.
+        chosen: layer and coefficient (or what `y` is) of a cell to frame in every panel, or a
+            mapping to it from the panel's pair, from its position, or from (pair, position).
+        label: what `mean` measures.
+        unit: its unit, put behind the label; "%" shows shares in [0, 1] as percentages.
+        note: a line under the panels.
+
+    Raises:
+        ActAddError: as in `layer_profile`, or a chosen cell is not there.
+
+    >>> import pandas as pd
+    >>> cell = {"control": "none", "low": 0.1, "high": 0.9}
+    >>> places = [(layer, c) for layer in range(3) for c in (1.0, 4.0)]
+    >>> rows = [{"layer": l, "coefficient": c, "mean": l * c / 10, **cell} for l, c in places]
+    >>> figure = heat_map(pd.DataFrame(rows), chosen=(2, 4.0), label="success", unit="%")
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['coefficient (× vector)', 'success (%)']
+    """
+    grid = ("layer", y)
+    shown = panels(sweep(frame, unit, grid))
+    framed = _framed(shown, grid, chosen)
+    steered, clean = (pd.concat([getattr(p, of) for p in shown]) for of in ("steered", "clean"))
+    columns, rows = (sorted(steered[name].unique()) for name in grid)
+    means = pd.concat([steered["mean"], clean["mean"]]).dropna()
+    with drawing() as figure:
+        colours, decimals = _colours(means), _decimals(means, unit)
+        axes, abreast, width = _axes(figure, len(shown), len(columns), len(rows))
+        for ax, panel, place in zip(axes, shown, framed, strict=True):
+            values = panel.steered.pivot(index=y, columns="layer", values="mean")
+            values = values.reindex(index=rows, columns=columns)
+            _draw(ax, values, colours, decimals, width / len(columns))
+            _label(ax, values, width)
+            ax.set_title(wrapped(_title(panel, decimals, unit), width, 9))
+            if place is not None:
+                corner = columns.index(place[0]) - 0.5, rows.index(place[1]) - 0.5
+                ax.add_patch(Rectangle(corner, 1, 1, clip_on=False, zorder=4, **FRAME))
+        for ax in axes[::abreast]:
+            ax.set_ylabel(Y_LABELS.get(y, plain(y.replace("_", " "))))
+        keys: dict[str, Artist] = {"chosen": Patch(**FRAME)} if any(framed) else {}
+        keys |= _bar(figure, axes, colours, labelled(label, unit), clean["mean"])
+        legend(figure, (), note, keys)
+    return figure
+
+
+def _framed(
+    shown: Sequence[Panel], grid: tuple[str, str], chosen: Place | Mapping[Any, Place] | None
+) -> list[Place | None]:
+    """The chosen cell of each panel, proved to be there."""
+    if chosen is None:
+        return [None] * len(shown)
+    if not isinstance(chosen, Mapping):
+        chosen = {panel.key: chosen for panel in shown}
+    known = [name for panel in shown for name in (panel.key, *panel.key)]
+    strays = [name for name in chosen if name not in known]
+    if strays:
+        raise ActAddError(
+            f"chosen names {strays}, the panels are {[panel.key for panel in shown]}: "
+            "name a pair, a position or both"
+        )
+    framed = []
+    for panel in shown:
+        place = next((chosen[n] for n in (panel.key, *panel.key) if n in chosen), None)
+        there = panel.steered[[*grid]].itertuples(index=False, name=None)
+        if place is not None and tuple(place) not in {*there}:
+            raise ActAddError(
+                f"the chosen {' and '.join(grid)} {tuple(place)} are no steered cell of the panel "
+                f"{panel.key}: choose one that was run, or name a cell for each panel"
+            )
+        framed.append(place)
+    return framed
+
+
+def _axes(figure: Figure, n: int, columns: int, rows: int) -> tuple[list[Axes], int, float]:
+    """Axes, how many stand abreast, and the inches each has."""
+    room = PAGE_INCHES - BESIDE_INCHES
+    width, height = columns * CELL_INCHES[0], max(1.1, rows * CELL_INCHES[1])
+    most = max(1, int(room / width))
+    axes, abreast = panel_axes(figure, n, (PAGE_INCHES, height + UNDER_INCHES), abreast=most)
+    width = min(max(width, 1.4), room / abreast)
+    figure.set_figwidth(width * abreast + BESIDE_INCHES)
+    return axes, abreast, width
+
+
+def _colours(means: pd.Series) -> ScalarMappable:
+    """Colours of the values, and of a span of 0 to 1 where there is none."""
+    low, high = (float(means.min()), float(means.max())) if len(means) else (0.0, 1.0)
+    if low < 0 < high:
+        return ScalarMappable(CenteredNorm(0, max(-low, high)), DIVERGING)
+    return ScalarMappable(Normalize(low, high), mpl.rcParams["image.cmap"])
+
+
+def _decimals(means: pd.Series, unit: str | None) -> int:
+    """As many as give the largest value two digits, or three if it is neither below 1 nor in %."""
+    largest = float(means.abs().max()) if len(means) else 0.0
+    digits = 3 if largest >= 1 and unit != "%" else 2
+    return min(4, max(0, digits - 1 - math.floor(math.log10(largest)))) if largest else 0
+
+
+def _number(value: float, decimals: int) -> str:
+    """A value with a true minus sign, and none on 0."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _title(panel: Panel, decimals: int, unit: str | None) -> str:
+    end = "%" if unit == "%" else ""
+    clean = [
+        f"clean\N{NO-BREAK SPACE}{_number(value, decimals)}{end}"
+        for value in panel.clean["mean"].dropna()
+    ]
+    return ", ".join(filter(None, [panel.title, *clean]))
+
+
+def _draw(
+    ax: Axes, cells: pd.DataFrame, colours: ScalarMappable, decimals: int, inches: float
+) -> None:
+    """The cells, each of a width in inches, with their values if these are narrower."""
+    ax.set_facecolor(EMPTY_COLOUR)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    y, x = (np.arange(n + 1) - 0.5 for n in cells.shape)
+    values = np.ma.masked_invalid(cells.to_numpy())
+    look: dict[str, Any] = {"norm": colours.norm, "edgecolors": "white", "linewidth": 0.5}
+    ax.pcolormesh(x, y, values, cmap=colours.cmap, **look)
+    texts = {
+        (row, column): _number(value, decimals)
+        for (row, column), value in np.ndenumerate(cells.to_numpy())
+        if np.isfinite(value)
+    }
+    widest = max(map(len, texts.values()), default=0) * LETTER_EM * VALUE_POINTS / 72
+    for (row, column), text in texts.items() if widest <= 0.9 * inches else ():
+        colour = ink(colours.to_rgba(values[row, column]))
+        ax.text(column, row, text, color=colour, ha="center", va="center", size=VALUE_POINTS)
+
+
+def _label(ax: Axes, cells: pd.DataFrame, inches: float) -> None:
+    """Names of columns, as many as have room, and of all rows."""
+    step = math.ceil(len(cells.columns) * 0.21 / inches)
+    ax.set_xticks(range(0, len(cells.columns), step), [f"{n:g}" for n in cells.columns[::step]])
+    ax.set_yticks(range(len(cells)), [f"{n:g}" for n in cells.index])
+    ax.tick_params(length=0)
+    ax.set_xlabel("injection layer")
+
+
+def _bar(
+    figure: Figure, axes: Sequence[Axes], colours: ScalarMappable, label: str, clean: pd.Series
+) -> dict[str, Artist]:
+    """The colour bar with the clean run's values; what the legend says of them."""
+    high = figure.get_figheight() - UNDER_INCHES
+    bar = figure.colorbar(colours, ax=axes, aspect=high / BAR_INCHES, pad=0.02)
+    bar.set_label(wrapped(label, high))
+    bar.outline.set_visible(False)
+    lines = [bar.ax.axhline(value, **CLEAN) for value in clean.dropna().unique()]
+    return {"clean, on the colour bar": lines[0]} if lines else {}

@@ -1,0 +1,219 @@
+"""What a measurement came to: a tidy table, means with intervals, and a file."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from actadd_lens.errors import SweepError, SweepFileError
+from actadd_lens.files import write_atomically
+from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
+from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+else:
+    DataFrame = Series = Any  # pandas takes half a second to import: only where a frame is made
+
+FORMAT = "actadd_lens.result"
+VERSION = "1"
+BESIDE = ("dose", "kl")
+"""What is measured of every cell, whatever the metrics are."""
+
+Own = TypeVar("Own", bound="Result")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """Figures of many cells."""
+
+    frame: DataFrame
+    """A row for each value: the columns that name its cell (``keys``), ``prompt`` (its text),
+    ``sample`` (empty for logit metrics), ``metric`` and ``value``; beside them ``prompt_index``,
+    ``dose`` (norm of what is added over that of the clean stream there), ``kl`` (KL(cell || clean)
+    of the token after the prompt, nats) and ``text`` (of a completion)."""
+
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Model, pairs, prompts, metrics, options and versions, enough to run again: plain JSON."""
+
+    complete: bool = True
+    """False if the work was interrupted: some cells are missing, or lack prompts."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Columns that name a cell."""
+        columns = list(self.frame.columns)
+        return columns[: columns.index("prompt")]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return [name for name, _ in self.provenance["metrics"]]
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many values of each metric are NaN; those are left out of every mean."""
+        absent = self.frame["value"].isna().groupby(self.frame["metric"]).sum()
+        return {str(name): int(n) for name, n in absent.items() if n}
+
+    def summary(self, confidence: float = 0.95) -> DataFrame:
+        """Mean of each cell and metric, with its bootstrap interval over prompts.
+
+        Args:
+            confidence: Coverage of the intervals; each is of its own cell, whatever else was
+                searched.
+
+        Returns:
+            ``keys``, ``metric``, ``mean``, ``low``, ``high``, ``n`` (prompts), ``missing`` (NaN
+            values left out), and the mean ``dose`` and ``kl`` of the cell. Where nothing is
+            left, or a value is infinite, the interval is NaN. For a metric of zeros and ones,
+            Wilson's interval stands where all prompts of a cell agree.
+        """
+        by = [*self.keys, "metric"]
+        beside = self.frame.groupby([*by, "prompt_index"], sort=False, dropna=False)[[*BESIDE]]
+        means = beside.first().groupby(by, sort=False, dropna=False).mean().reset_index()
+        table = intervals(self.frame, by, confidence)
+        return table.assign(**{name: means[name] for name in BESIDE})
+
+    def values_of(self, metric: str) -> DataFrame:
+        """The rows of one metric; of "dose" and "kl" too, a row for each cell and prompt.
+
+        Raises:
+            SweepError: There is no such metric.
+        """
+        own = self.frame[self.frame["metric"] == metric]
+        if len(own):
+            return own
+        if metric in BESIDE:
+            once = self.frame.drop_duplicates([*self.keys, "prompt_index"])
+            return once.assign(metric=metric, value=once[metric])
+        raise SweepError(f"no metric {metric!r}: there are {', '.join([*self.metrics, *BESIDE])}")
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write table and provenance as Parquet, atomically.
+
+        Raises:
+            OutputError: The file cannot be written there.
+        """
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        # A table on disk has one type a column.
+        positions = [None if p is None else str(p) for p in self.frame["position"]]
+        written = self.frame.assign(position=pd.Series(positions, dtype=object))
+        table = pa.Table.from_pandas(written, preserve_index=False)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": type(self).__name__,
+            "complete": self.complete,
+            "provenance": dict(self.provenance),
+        }
+        metadata = {**(table.schema.metadata or {}), FORMAT.encode(): json.dumps(header).encode()}
+        content = BytesIO()
+        pq.write_table(table.replace_schema_metadata(metadata), content)
+        write_atomically(path, content.getvalue())
+
+    @classmethod
+    def load(cls: type[Own], path: str | PathLike[str]) -> Own:
+        """Read what ``save`` wrote.
+
+        Raises:
+            SweepFileError: No such file, or it holds something else.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+            header = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
+            frame = table.to_pandas()
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise SweepFileError(
+                f"cannot read {path}: {error}: give a file that {cls.__name__}.save wrote"
+            ) from error
+        found = tuple(header.get(name) for name in ("format", "version", "kind"))
+        if found != (FORMAT, VERSION, cls.__name__):
+            raise SweepFileError(
+                f"{path} is no {cls.__name__}: it says format {found[0]!r}, version {found[1]!r}, "
+                f"kind {found[2]!r}; expected {FORMAT!r}, {VERSION!r}, {cls.__name__!r}"
+            )
+        frame["position"] = [_read(text) for text in frame["position"].astype(object)]
+        return cls(frame, header["provenance"], header["complete"])
+
+    def __repr__(self) -> str:
+        cells = self.frame[self.keys].drop_duplicates()
+        controls = [c for c in cells["control"].unique() if c not in (STEERED, UNSTEERED)]
+        lines = [
+            f"{type(self).__name__}({(cells['control'] == STEERED).sum()} cells, "
+            f"{self.frame['prompt_index'].nunique()} prompts, {len(self.frame)} values)",
+            f"  metrics: {', '.join(self.metrics)}",
+            f"  controls: {', '.join([UNSTEERED, *controls])}",
+        ]
+        lines += [f"  {n} values of {name} are NaN" for name, n in self.missing.items()]
+        if not self.complete:
+            lines.append("  interrupted: not every cell has every prompt")
+        return "\n".join(lines)
+
+
+def intervals(rows: DataFrame, by: Sequence[str], confidence: float = 0.95) -> DataFrame:
+    """``mean``, ``low``, ``high``, ``n`` and ``missing`` of the values of each group.
+
+    Where every prompt of a group gave the same, resampling shows no spread. If the metric is a
+    share, one whose values are 0 and 1 throughout the rows, Wilson's interval is given there.
+    """
+    import pandas as pd
+
+    shares = {name: is_share(own) for name, own in rows.groupby("metric")["value"]}
+    lines = []
+    for labels, own in rows.groupby(list(by), sort=False, dropna=False):
+        share = shares[own["metric"].iloc[0]]
+        i = interval_of(own["value"], own["prompt_index"], confidence, share=share)
+        lines.append((*labels, i.mean, i.low, i.high, i.n, i.missing))
+    table = pd.DataFrame(lines, columns=[*by, "mean", "low", "high", "n", "missing"])
+    return table.astype({name: rows[name].dtype for name in by})
+
+
+def is_share(values: Series) -> bool:
+    """Whether the values of a metric are zeros and ones, and both are among them."""
+    return {*values.dropna()} == {0.0, 1.0}
+
+
+def interval_of(
+    values: Series, prompts: Series, confidence: float = 0.95, *, share: bool = False
+) -> ClusterInterval:
+    """Mean over prompts with its interval; NaN where no value is left, or one is infinite."""
+    numbers = values.dropna()
+    n, missing = int(prompts[numbers.index].nunique()), len(values) - len(numbers)
+    if not len(numbers) or not numbers.map(math.isfinite).all():
+        mean = float(numbers.mean()) if len(numbers) else math.nan
+        return ClusterInterval(mean, math.nan, math.nan, n, missing)
+    if share and numbers.nunique() == 1:
+        wilson = proportion([bool(numbers.iloc[0])] * n, confidence)
+        return ClusterInterval(**vars(wilson), missing=missing)
+    return cluster_mean(values, prompts, confidence)
+
+
+def noted(cells: DataFrame, unit: str | None) -> str:
+    """What a map has no room to draw: n, the widest interval, and what the controls come to."""
+    scale, sign = (100, " %") if unit == "%" else (1, "")
+    steered = cells[cells["control"] == STEERED]
+    half = scale * (steered["high"] - steered["low"]).max() / 2
+    lines = [f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{sign}"]
+    others = cells[~cells["control"].isin([STEERED, UNSTEERED])]
+    draws = others["control"].str.split(":").str[0]
+    for name, own in others.groupby(draws, sort=False):
+        low, high = scale * own["mean"].min(), scale * own["mean"].max()
+        lines.append(f"{name}: {low:.3g} to {high:.3g}{sign} over the grid")
+    return "\n".join(lines)
+
+
+def _read(text: object) -> int | str | None:
+    if not isinstance(text, str):
+        return None
+    return int(text) if re.fullmatch(r"-?\d+", text) else text

@@ -1,0 +1,260 @@
+"""Sweeps, searched: the best cell, with what it is worth elsewhere, and the Pareto front."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from actadd_lens.errors import SweepError
+from actadd_lens.statistics import ClusterInterval
+from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.results import Result, interval_of, intervals, is_share, noted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame, Series
+else:
+    DataFrame = Figure = Series = Any  # pandas and matplotlib are slow to import
+
+CELL = ["pair", "layer", "coefficient", "position"]
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The cell that a search chose."""
+
+    pair: str
+    layer: int
+    coefficient: float
+    position: int | str
+    metric: str
+    value: ClusterInterval
+    """On the prompts it was chosen on; the best of many cells looks better than it is."""
+    searched: int
+    """Cells that it is the best of."""
+    allowed: int
+    """Those of them that meet ``subject_to``."""
+    subject_to: tuple[str, ...] = ()
+    test: ClusterInterval | None = None
+    """On prompts that had no part in the choice."""
+    held_out: "SweepResult | None" = field(default=None, repr=False)
+    """All metrics and controls of the chosen cell on those prompts."""
+
+    def __str__(self) -> str:
+        where = f"{self.pair} at layer {self.layer}, coefficient {self.coefficient:g}"
+        limits = f" with {', '.join(self.subject_to)}" if self.subject_to else ""
+        lines = [
+            f"{where}, position {self.position}",
+            f"  best of {self.searched} cells{limits} by {self.metric}: {_shown(self.value)}",
+        ]
+        if self.test is not None:
+            lines.append(f"  on held-out prompts: {_shown(self.test)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepResult(Result):
+    """Figures of every pair, layer, coefficient and position, and of their controls."""
+
+    again: "Callable[[Any, list[str]], SweepResult] | None" = field(default=None)
+    """Measures one cell on other prompts; None for a result that was loaded."""
+
+    def best(
+        self,
+        metric: str,
+        *,
+        subject_to: str | Sequence[str] = (),
+        lowest: bool = False,
+        test_prompts: Sequence[str] | None = None,
+    ) -> Best:
+        """The steered cell with the highest mean of a metric.
+
+        Of equal cells, the one of the least coefficient and then the lowest layer is taken.
+
+        Args:
+            metric: What is to be high.
+            subject_to: What a cell must keep to, e.g. ``["valid >= 0.95", "kl <= 2"]``: means of
+                metrics, "dose" or "kl".
+            lowest: Whether the lowest mean is best.
+            test_prompts: Prompts that were not searched on: the chosen cell and its controls are
+                measured on them too, with the same options.
+
+        Raises:
+            SweepError: No such metric, no cell that keeps to it all, an interrupted sweep, test
+                prompts that were searched on, or ones for a result that was loaded.
+        """
+        if not self.complete:
+            raise SweepError(
+                "the sweep was interrupted, so not every cell has every prompt: run it again, "
+                "with store= it goes on where it stopped"
+            )
+        limits = (subject_to,) if isinstance(subject_to, str) else tuple(subject_to)
+        rows = self._steered(metric)
+        means = _means(rows)
+        allowed = means.notna()
+        for limit in limits:
+            allowed &= self._meets(limit).reindex(means.index)
+        if not allowed.any():
+            raise SweepError(
+                f"none of {len(means)} cells has a {' and '.join((metric, *limits))}: "
+                "relax a limit, or search other coefficients"
+            )
+        ranked = means[allowed].round(12).rename("mean").reset_index()
+        ranked["rank"] = ranked["mean"] if lowest else -ranked["mean"]
+        ranked["size"] = ranked["coefficient"].abs()
+        chosen = ranked.sort_values(["rank", "size", "layer"], kind="stable").iloc[0].to_dict()
+        held_out = None
+        if test_prompts is not None:
+            held_out = self._on_others({name: chosen[name] for name in CELL}, list(test_prompts))
+        return Best(
+            pair=str(chosen["pair"]),
+            layer=int(chosen["layer"]),
+            coefficient=float(chosen["coefficient"]),
+            position=chosen["position"],
+            metric=metric,
+            value=self._interval_at(metric, chosen),
+            searched=len(means),
+            allowed=int(allowed.sum()),
+            subject_to=limits,
+            test=None if held_out is None else held_out._interval_at(metric, chosen),
+            held_out=held_out,
+        )
+
+    def pareto(self, success: str, cost: str) -> DataFrame:
+        """Every steered cell by what it gains and what it costs, and those that none beats in both.
+
+        Args:
+            success: Metric that is to be high.
+            cost: Metric that is to be low, e.g. "kl" or "dose".
+
+        Returns:
+            A row for each steered cell and the clean run: ``pair``, ``layer``, ``coefficient``,
+            ``position``, ``control``; ``success``, ``success_low``, ``success_high`` and the same
+            of ``cost``: means with 95 % intervals over prompts; ``on_front``: whether no steered
+            cell of the same pair is at least as good in both and better in one.
+
+        Raises:
+            SweepError: There is no such metric.
+        """
+        table = self._axis("success", success).merge(self._axis("cost", cost), on=self.keys)
+        steered = table[table["control"] == STEERED]
+        table["on_front"] = [
+            row["control"] == STEERED
+            and not _is_beaten(row, steered[steered["pair"] == row["pair"]])
+            for _, row in table.iterrows()
+        ]
+        return table
+
+    def plot(
+        self, metric: str | None = None, *, chosen: Best | None = None, **options: Any
+    ) -> Figure:
+        """The figure that fits the axes swept: map, layer profile, or coefficient curve.
+
+        Args:
+            metric: Which; the first by default.
+            chosen: From ``best``: framed in a map.
+            **options: Of ``plots.heat_map``, ``layer_profile`` or ``coefficient_curve``:
+                ``ylabel``, ``unit`` and ``note``.
+
+        Raises:
+            SweepError: There is no such metric.
+        """
+        from actadd_lens import plots
+
+        name = metric or self.metrics[0]
+        cells = intervals(self.values_of(name), self.keys)
+        steered = cells[cells["control"] == STEERED]
+        label = options.pop("ylabel", name)
+        if steered["layer"].nunique() > 1 and steered["coefficient"].nunique() > 1:
+            framed: Any = None
+            if chosen is not None:
+                place = chosen.layer, chosen.coefficient
+                alone = steered["pair"].nunique() == steered["position"].nunique() == 1
+                framed = place if alone else {(chosen.pair, chosen.position): place}
+            options.setdefault("note", noted(cells, options.get("unit")))
+            return plots.heat_map(cells, chosen=framed, label=label, **options)
+        several_layers = steered["layer"].nunique() > 1
+        draw = plots.layer_profile if several_layers else plots.coefficient_curve
+        options.setdefault("note", f"bands: 95 % intervals, n = {steered['n'].max()} prompts")
+        return draw(cells, ylabel=label, **options)
+
+    def plot_pareto(self, success: str, cost: str, **options: Any) -> Figure:
+        """The cells of ``pareto`` and their front.
+
+        Args:
+            success: Metric that is to be high.
+            cost: Metric that is to be low.
+            **options: Of ``plots.pareto``: ``success_unit``, ``cost_unit`` and ``note``.
+        """
+        from actadd_lens import plots
+
+        return plots.pareto(self.pareto(success, cost), success=success, cost=cost, **options)
+
+    def _axis(self, name: str, metric: str) -> DataFrame:
+        """Means of the steered cells and the clean run, called ``name``."""
+        rows = self.values_of(metric)
+        rows = rows[rows["control"].isin([STEERED, UNSTEERED])]
+        table = intervals(rows, self.keys)[[*self.keys, "mean", "low", "high"]]
+        renamed = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
+        return table.rename(columns=renamed)
+
+    def _steered(self, metric: str) -> DataFrame:
+        rows = self.values_of(metric)
+        return rows[rows["control"] == STEERED]
+
+    def _interval_at(self, metric: str, cell: Mapping[Any, Any]) -> ClusterInterval:
+        """Of one steered cell."""
+        rows = self.values_of(metric)
+        here = rows["control"] == STEERED
+        for name in CELL:
+            here &= rows[name] == cell[name]
+        own = rows[here.fillna(False)]
+        return interval_of(own["value"], own["prompt_index"], share=is_share(rows["value"]))
+
+    def _meets(self, limit: str) -> Series:
+        """Whether the mean of each steered cell keeps to a limit such as "valid >= 0.95"."""
+        found = re.fullmatch(r"(.+?)\s*(<=|>=|<|>)\s*([-+.\deE]+)", limit.strip())
+        try:
+            name, sign, bound = found.groups() if found else ("", "", "none")
+            value = float(bound)
+        except ValueError:
+            raise SweepError(
+                f"cannot read the limit {limit!r}: write a metric, a comparison and a number, "
+                "e.g. 'valid >= 0.95'"
+            ) from None
+        keeps: Series = _COMPARE[sign](_means(self._steered(name)), value)
+        return keeps
+
+    def _on_others(self, cell: dict[str, Any], prompts: list[str]) -> "SweepResult":
+        """One cell and its controls on held-out prompts."""
+        if self.again is None:
+            raise SweepError(
+                "a result that was loaded has no model to measure test prompts with: call "
+                "al.sweep on them, with the layer and coefficient that were chosen"
+            )
+        seen = sorted({*prompts} & {*self.frame["prompt"]})
+        if seen:
+            raise SweepError(
+                f"{len(seen)} of {len(prompts)} test prompts were searched on, {seen[0]!r} among "
+                "them: give others"
+            )
+        return self.again(cell, prompts)
+
+
+def _means(rows: DataFrame) -> Series:
+    """Mean over prompts of each cell, every prompt counting once."""
+    prompts = rows.groupby([*CELL, "prompt_index"], sort=False)["value"].mean()
+    return prompts.groupby(CELL, sort=False).mean()
+
+
+def _is_beaten(row: Series, others: DataFrame) -> bool:
+    as_good = (others["success"] >= row["success"]) & (others["cost"] <= row["cost"])
+    better = (others["success"] > row["success"]) | (others["cost"] < row["cost"])
+    return bool((as_good & better).any())
+
+
+def _shown(interval: ClusterInterval) -> str:
+    i = interval
+    return f"{i.mean:.3g} [{i.low:.3g}, {i.high:.3g}], n={i.n} prompts"
