@@ -1,4 +1,4 @@
-"""Every snippet of the README is run.
+"""Every snippet of the README and of the documents is run.
 
 Python runs as it stands; where it names a model of the hub, `load_model` hands out a small random
 model with enough layers. Shell commands run through the command line's own entry point.
@@ -21,14 +21,16 @@ from actadd_lens import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def snippets(language: str, documents: list[str]) -> list[str]:
+    found = (re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL) for text in documents)
+    return [snippet for several in found for snippet in several]
 
 
 def commands(program: str) -> list[list[str]]:
-    lines = [line for block in snippets("console") for line in block.splitlines()]
+    lines = [line for block in snippets("console", [README]) for line in block.splitlines()]
     words = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
     return [rest for name, *rest in words if name == program]
 
@@ -52,7 +54,7 @@ def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("code", snippets("python"))
+@pytest.mark.parametrize("code", snippets("python", DOCUMENTS))
 def test_python(code: str, deep_model, monkeypatch: pytest.MonkeyPatch):
     load_model = al.load_model
 

@@ -201,16 +201,16 @@ def interval_of(
 
 def noted(cells: DataFrame, unit: str | None) -> str:
     """What a map has no room to draw: n, the widest interval, and what the controls come to."""
-    scale, sign = (100, " %") if unit == "%" else (1, "")
+    scale, sign, points = (100, " %", " points") if unit == "%" else (1, "", "")
     steered = cells[cells["control"] == STEERED]
     half = scale * (steered["high"] - steered["low"]).max() / 2
-    lines = [f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{sign}"]
+    note = f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{points}"
     others = cells[~cells["control"].isin([STEERED, UNSTEERED])]
-    draws = others["control"].str.split(":").str[0]
-    for name, own in others.groupby(draws, sort=False):
-        low, high = scale * own["mean"].min(), scale * own["mean"].max()
-        lines.append(f"{name}: {low:.3g} to {high:.3g}{sign} over the grid")
-    return "\n".join(lines)
+    spans = []
+    for name, own in others.groupby(others["control"].str.split(":").str[0], sort=False):
+        ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
+        spans.append(f"{name} {' to '.join(ends)}{sign}")
+    return "; ".join([note, *([f"over the grid: {', '.join(spans)}"] if spans else [])])
 
 
 def _read(text: object) -> int | str | None:
