@@ -8,7 +8,6 @@ prompts, one completion a prompt, and read by the testbed's exact oracle.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from rich.console import Console
 
 from actadd_lens import plots, testbed
 from actadd_lens.comparison import compare
-from actadd_lens.errors import OutputError
 from actadd_lens.extraction import extract
-from actadd_lens.files import write_atomically
+from actadd_lens.files import prepare_directory, write_atomically
 from actadd_lens.forward import Bridge
 from actadd_lens.statistics import proportion
 from actadd_lens.sweeps import sweep
@@ -81,7 +79,7 @@ def run_demo(
     Raises:
         OutputError: the directory or a file in it cannot be written.
     """
-    _prepare(out)
+    prepare_directory(out)
     vectors = {q.name: extract(model, q.task.pair) for q in asked}
     for question in asked:
         _show(model, question, vectors[question.name][question.layer], console)
@@ -95,18 +93,6 @@ def run_demo(
         written.append(out / f"{question.name}.safetensors")
         (question.coefficient * vectors[question.name][question.layer]).save(written[-1])
     return written
-
-
-def _prepare(out: Path) -> None:
-    """Fail before the work is done, not after it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {out}: {error.strerror}; choose another --out"
-        ) from error
 
 
 def heading(console: Console, text: str) -> None:

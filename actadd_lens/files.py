@@ -4,6 +4,7 @@ Nothing in a file is ever executed: safetensors holds numbers, the metadata is J
 """
 
 import json
+import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -39,6 +40,23 @@ def write_atomically(path: str | PathLike[str], content: bytes) -> None:
             f"cannot write {target}: {error.strerror}: name a file in a directory that exists "
             "and is writable"
         ) from error
+
+
+def prepare_directory(path: Path) -> Path:
+    """Make a directory where it is missing, and see that it can be written to.
+
+    Raises:
+        OutputError: It can't be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {path}: {error.strerror}; choose another --out"
+        ) from error
+    return path
 
 
 def save_rows(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from actadd_lens.errors import LayerError, PositionError, VectorError
 
@@ -148,6 +148,31 @@ def _check_fires(model: Bridge, point: Any, name: str, hook: Hook) -> None:
         raise LayerError(f"{model.cfg.model_name} does not fire {name!r}: {error}") from error
 
 
+def modules_of(*roots: nn.Module) -> Iterator[nn.Module]:
+    """Every module once; ``nn.Module.modules`` is several times slower on deep trees."""
+    seen: set[nn.Module] = set()
+    stack: list[nn.Module | None] = [*roots]
+    while stack:
+        module = stack.pop()
+        if module is not None and module not in seen:
+            seen.add(module)
+            stack += module._modules.values()
+            yield module
+
+
+@contextmanager
+def eval_mode(model: Bridge) -> Iterator[None]:
+    """Without dropout, which draws from the global random state; each module's mode is restored."""
+    training = [m for m in modules_of(model, model.original_model) if m.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 class _AllCaptured(Exception):
     """Every named point was read: the rest of the pass is not needed."""
 
@@ -181,7 +206,8 @@ def capture(
         if len(captured) == len(hook_points):
             raise _AllCaptured
 
-    with torch.no_grad(), attached(model, [*hooks, *_readers(hook_points, keep)]):
+    readers = _readers(hook_points, keep)
+    with torch.no_grad(), eval_mode(model), attached(model, [*hooks, *readers]):
         try:
             model(tokens, attention_mask=mask, return_type=None)
         except _AllCaptured:
@@ -212,7 +238,7 @@ def logits(
     keep: int = 0,
 ) -> Float[Tensor, "batch kept vocab"]:
     """Logits after every token, or after the last ``keep`` columns, with ``hooks`` in place."""
-    with torch.no_grad(), attached(model, hooks):
+    with torch.no_grad(), eval_mode(model), attached(model, hooks):
         read: Tensor = model(
             tokens,
             attention_mask=mask,
@@ -274,7 +300,7 @@ def prefill(
     Returns:
         Logits after each prompt's last token, and the Hugging Face key-value cache.
     """
-    with torch.no_grad(), attached(model, hooks):
+    with torch.no_grad(), eval_mode(model), attached(model, hooks):
         logits, cache = model(
             tokens,
             attention_mask=mask,

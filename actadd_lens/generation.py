@@ -9,8 +9,7 @@ options, and its key (seed, prompt index, sample index). Batch size and neighbou
 rounding errors of the logits, which decide between tokens that are within such an error of a tie.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,7 +18,7 @@ from actadd_lens.decoding import Request, complete
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.progress import bar
-from actadd_lens.prompts import tokenize
+from actadd_lens.prompts import as_texts, tokenize
 from actadd_lens.sampling import Sampling, require_count
 from actadd_lens.steering import Steering, as_vectors, check_fit
 from actadd_lens.vectors import source
@@ -160,7 +159,7 @@ def generate(
     if batch_size is not None:
         require_count("batch_size", batch_size)
     ids = tokenize(model, prompts)
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = as_texts(prompts)
     check_room(model, ids, max_new_tokens)
     vectors = as_vectors(model, steering)
     check_fit(ids, vectors)
@@ -198,7 +197,7 @@ def completions(
         batch_size: As in ``generate``.
         advance: Called with the number of tokens that each step has settled.
     """
-    with _in_eval_mode(model):
+    with forward.eval_mode(model):
         for rows in complete(model, requests, sampling, batch_size, advance):
             yield [
                 (
@@ -246,17 +245,3 @@ def _text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int], stop_at_e
 
     head, whole = decode(prompt), decode([*prompt, *tokens])
     return whole[len(head) :] if whole.startswith(head) else decode(tokens)
-
-
-@contextmanager
-def _in_eval_mode(model: Bridge) -> Iterator[None]:
-    """Without dropout, which draws from the global random state; each module's mode is restored."""
-    modes = {m: m.training for m in (*model.modules(), *model.original_model.modules())}
-    training = [module for module, mode in modes.items() if mode]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -16,7 +16,7 @@ from actadd_lens import caches, forward, positions
 from actadd_lens.batching import batches
 from actadd_lens.errors import LayerError, PositionError, VectorError
 from actadd_lens.forward import Bridge
-from actadd_lens.prompts import tokenize
+from actadd_lens.prompts import as_texts, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors
 from actadd_lens.vectors import SteeringVector
@@ -61,7 +61,7 @@ def residual_norms(
     if not wanted:
         raise LayerError("the list of layers is empty: give at least one, or None for all")
     forward.check_layers(model, wanted)
-    texts, sequences = _texts(prompts), tokenize(model, prompts)
+    texts, sequences = as_texts(prompts), tokenize(model, prompts)
     names = [forward.hook_point(layer) for layer in wanted]
     lines: list[tuple[str, int, int, int, str, float]] = []
     for index, norms in enumerate(_norms(model, sequences, names, batch_size)):
@@ -109,7 +109,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     given = as_vectors(model, vectors)
     if not given:
         raise VectorError("no vector to measure the dose of: give at least one")
-    texts, sequences = _texts(prompts), tokenize(model, prompts)
+    texts, sequences = as_texts(prompts), tokenize(model, prompts)
     landings = [
         (index, which, row, position)
         for index, ids in enumerate(sequences)
@@ -172,10 +172,6 @@ def cosines(
     values = einsum(unit, unit, "row dim, column dim -> row column").clamp(-1, 1)
     labels = list(vectors)
     return pd.DataFrame(values.numpy(), index=labels, columns=labels)
-
-
-def _texts(prompts: str | Sequence[str]) -> list[str]:
-    return [prompts] if isinstance(prompts, str) else list(prompts)
 
 
 def _norms(

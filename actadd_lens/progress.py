@@ -5,8 +5,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bar(total: int, unit: str, doing: str, shown: bool) -> Iterator[Callable[[int], object]]:
+def bar(
+    total: int, unit: str, doing: str, shown: bool, done: int = 0
+) -> Iterator[Callable[[int], object]]:
     """A bar, and the function that advances it by a number of units; nothing where not shown.
+
+    What was ``done`` before has no part in the estimate of the time that is left.
 
     >>> with bar(3, "text", "reading", shown=False) as advance:
     ...     advance(3)
@@ -16,5 +20,5 @@ def bar(total: int, unit: str, doing: str, shown: bool) -> Iterator[Callable[[in
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, unit=unit, desc=doing) as shown_bar:
+    with tqdm(total=total, unit=unit, desc=doing, initial=done) as shown_bar:
         yield shown_bar.update

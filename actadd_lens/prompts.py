@@ -75,6 +75,20 @@ def as_pair(pair: object) -> ContrastPair:
     raise PromptError(f"{pair!r} is no contrast pair: give two strings, or a ContrastPair")
 
 
+def as_texts(prompts: str | Sequence[str]) -> list[str]:
+    """Prompts as a list; a single string counts as one prompt.
+
+    Raises:
+        PromptError: Neither a string nor a sequence.
+    """
+    if isinstance(prompts, str):
+        return [prompts]
+    try:
+        return list(prompts)
+    except TypeError as error:
+        raise PromptError(f"prompts are {prompts!r}: give a text, or a list of texts") from error
+
+
 def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
     """Token ids of each prompt, BOS first, not padded.
 
@@ -89,7 +103,7 @@ def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
     >>> [row[0] == model.tokenizer.bos_token_id for row in tokenize(model, ["Love", "I hate"])]
     [True, True]
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = as_texts(prompts)
     if not texts:
         raise PromptError("the list of prompts is empty: give at least one")
     for index, text in enumerate(texts):

@@ -9,7 +9,7 @@ given, and block l is entered by the stream at hand. What the model derives from
 architecture that has a twin, and leaves nothing to check at load.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,17 +47,41 @@ class ResumablePass:
             mask: 1 for a real token, 0 for padding.
             keep: Logits are made after so many of the last columns; 0 makes all.
         """
-        options: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
-        if self.twin.takes_positions:
-            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
         with torch.no_grad(), self._entered(layer, residual.to(self.dtype)):
-            logits: Tensor = self.twin.module(tokens, logits_to_keep=keep, **options).logits
-        return logits
+            return self._pass(tokens, mask, keep)
+
+    def logits_and_streams(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        mask: Int[Tensor, "batch pos"],
+        layers: Sequence[int],
+        keep: int = 1,
+    ) -> tuple[Float[Tensor, "batch kept vocab"], dict[int, Float[Tensor, "batch pos d_model"]]]:
+        """Logits of a whole pass, and the streams that enter blocks, for passes to begin with."""
+        streams: dict[int, Tensor] = {}
+
+        def keeper(layer: int) -> Callable[[Tensor], Tensor]:
+            def read(stream: Tensor) -> Tensor:
+                streams[layer] = stream.clone()
+                return stream
+
+            return read
+
+        with torch.no_grad(), self.twin.edited({layer: keeper(layer) for layer in layers}):
+            logits = self._pass(tokens, mask, keep)
+        return logits, streams
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the stream."""
         return next(self.twin.module.parameters()).dtype
+
+    def _pass(self, tokens: Tensor, mask: Tensor, keep: int) -> Tensor:
+        options: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
+        if self.twin.takes_positions:
+            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        logits: Tensor = self.twin.module(tokens, logits_to_keep=keep, **options).logits
+        return logits
 
     @contextmanager
     def _entered(self, layer: int, residual: Tensor) -> Iterator[None]:

@@ -114,8 +114,14 @@ def clean_twin(model: Bridge) -> Twin | None:
 
 def is_hooked(model: Bridge) -> bool:
     """Whether a caller's forward hooks are attached to the model's hook points or modules."""
-    modules = _modules(model, model.original_model)
-    return any(not _is_internal(hook) for module in modules for hook in _forward_hooks(module))
+    return any(True for _ in hooked_points(model))
+
+
+def hooked_points(model: Bridge) -> Iterator[str]:
+    """Hook points, or classes of modules, that a caller's forward hooks are attached to."""
+    for module in forward.modules_of(model, model.original_model):
+        if not all(_is_internal(hook) for hook in _forward_hooks(module)):
+            yield str(getattr(module, "name", None) or type(module).__name__)
 
 
 @dataclass(frozen=True)
@@ -127,18 +133,6 @@ class _Known:
 
 
 _twins: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
-
-
-def _modules(*roots: nn.Module) -> Iterator[nn.Module]:
-    """Every module once; ``nn.Module.modules`` is several times slower on deep trees."""
-    seen: set[nn.Module] = set()
-    stack: list[nn.Module | None] = [*roots]
-    while stack:
-        module = stack.pop()
-        if module is not None and module not in seen:
-            seen.add(module)
-            stack += module._modules.values()
-            yield module
 
 
 def _forward_hooks(module: nn.Module) -> Iterator[Any]:
@@ -171,7 +165,7 @@ def _fingerprint(model: Bridge, copies: frozenset[int]) -> tuple[Any, ...]:
     """
     tensors = {
         id(tensor): tensor
-        for module in _modules(model.original_model)
+        for module in forward.modules_of(model.original_model)
         for slots in (module._parameters, module._buffers)
         for tensor in slots.values()
         if tensor is not None

@@ -72,8 +72,10 @@ def test_sweep_writes_the_table_and_figures_and_prints_the_best_cell(run, files,
 @pytest.mark.parametrize("kind", ["positions", "dimensions", "layers", "reach"])
 def test_ablate_writes_a_table_and_a_figure_and_prints_the_cells(run, files, tmp_path, kind):
     out = tmp_path / "out"
+    pair = PAIR[:4] if kind == "reach" else PAIR
+    layer = [] if kind == "layers" else ["--layer", 1]
     code, printed, _ = run(
-        "ablate", kind, *PAIR, "--prompts", files[0], "--layer", 1, "--coefficient", 2,
+        "ablate", kind, *pair, "--prompts", files[0], *layer, "--coefficient", 2,
         "--max-new-tokens", 2, "--out", out,
     )  # fmt: skip
     assert code == 0
@@ -110,6 +112,9 @@ def test_a_task_of_the_bundled_model_needs_no_files(run, tmp_path):
         (["sweep", *PAIR, "--prompts", "missing.txt"], "cannot read missing.txt"),
         (["ablate", "positions", *PAIR, "--prompts", "x"], "--layer missing"),
         (["ablate", "rows", "--task", "topic"], "'rows' is not one of"),
+        (["ablate", "layers", "--task", "topic", "--layer", "1"], "leave --layer out"),
+        (["ablate", "reach", "--task", "topic", "--store", "x"], "no store"),
+        (["sweep", "--task", "topic", "--subject-to", "valid"], "cannot read the limit 'valid'"),
     ],
 )
 def test_bad_input_is_one_line_before_the_model_is_loaded(

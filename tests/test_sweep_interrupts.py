@@ -17,6 +17,7 @@ import torch
 
 import actadd_lens as al
 from actadd_lens.sweeps import measuring, reading, writing
+from actadd_lens.sweeps.identity import fingerprint
 
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May", "Love"]
 OPTIONS = {
@@ -156,13 +157,77 @@ def test_another_model_on_the_same_file_is_refused(neo, model, tmp_path: Path):
         run(model, store)
 
 
-def test_weights_that_were_changed_are_noticed(checkpoint, tmp_path: Path):
+def test_weights_that_were_changed_are_noticed(checkpoint):
     own = al.load_model(checkpoint("gpt-neo"), device="cpu")
-    before = measuring.fingerprint(own)
+    before = fingerprint(own)
+    weight = own.original_model.lm_head.weight
     with torch.no_grad():
-        own.original_model.lm_head.weight.mul_(1.001)
-    assert measuring.fingerprint(own) != before
-    assert measuring.fingerprint(al.load_model(checkpoint("gpt-neo"), device="cpu")) == before
+        weight[3, 4] += 1e-3
+        assert fingerprint(own) != before
+        weight[3, 4] -= 1e-3
+        changed = weight.clone()
+        changed[[5, 6]] = changed[[6, 5]]
+        weight.copy_(changed)
+    assert fingerprint(own) != before
+    again = al.load_model(checkpoint("gpt-neo"), device="cpu")
+    assert fingerprint(again) == before
+    half = al.load_model(checkpoint("gpt-neo"), device="cpu", dtype=torch.bfloat16)
+    assert fingerprint(half) != before
+
+
+class Above:
+    """A metric whose state is not in its repr."""
+
+    name = "above"
+
+    def __init__(self, bound: float, rule=None) -> None:
+        self.bound, self.rule = bound, rule
+
+    def __call__(self, clean, steered):
+        return (steered.exp().amax(-1) > self.bound).float()
+
+
+@pytest.mark.parametrize("other", [Above(0.999), Above(0.0, lambda x: x + 2)])
+def test_a_metric_of_other_state_is_another_metric(neo, tmp_path: Path, other):
+    options = {"samples": 0, "store": tmp_path / "run.sqlite"}
+    first = run(neo, metrics=Above(0.0, lambda x: x + 1), **options)
+    again = run(neo, metrics=Above(0.0, lambda x: x + 1), **options)
+    pd.testing.assert_frame_equal(first.frame, again.frame)
+    with pytest.raises(al.SweepFileError, match="metrics"):
+        run(neo, metrics=other, **options)
+
+
+def test_hooks_that_come_and_go_are_another_model(neo, tmp_path: Path, caplog):
+    store = tmp_path / "run.sqlite"
+    run(neo, store)
+    vector = al.extract(neo, ("Love", "Hate"))[1]
+    with al.steer(neo, vector), pytest.raises(al.SweepFileError, match=r"model\.hooks"):
+        run(neo, store)
+    assert any("hooks are attached" in record.message for record in caplog.records)
+
+
+def test_the_versions_that_a_store_was_begun_with_are_kept(
+    neo, tmp_path: Path, monkeypatch, caplog
+):
+    store = tmp_path / "run.sqlite"
+    begun = run(neo, store)
+    real = measuring.source
+    monkeypatch.setattr(
+        measuring, "source", lambda m: {"versions": {**real(m)["versions"], "torch": "1.0"}}
+    )
+    assert run(neo, store).provenance["versions"] == begun.provenance["versions"]
+    assert any("begun with torch" in record.message for record in caplog.records)
+
+
+def test_a_model_in_train_mode_is_measured_without_dropout(checkpoint):
+    own = al.load_model(checkpoint("gpt2"), device="cpu")
+    expected = run(own)
+    modules = [*own.modules(), *own.original_model.modules()]
+    for module in modules:
+        module.training = True
+    found = run(own)
+    assert all(module.training for module in modules)
+    pd.testing.assert_frame_equal(found.frame, expected.frame)
 
 
 def test_two_processes_on_one_store_are_one_too_many(neo, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Reading a sweep: means with intervals, the best cell, the front, and the file."""
 
 import math
+import pickle
 from pathlib import Path
 
 import pandas as pd
@@ -36,8 +37,10 @@ def result_of(values, **more):
     frame = pd.DataFrame(lines).astype(
         {"layer": "Int64", "coefficient": "Float64", "sample": "Int64", "value": float}
     )
-    names = list(dict.fromkeys(frame["metric"]))
-    return al.SweepResult(frame, {"metrics": [[name, ""] for name in names]}, **more)
+    names = list(dict.fromkeys(frame["metric"]))  # "good" says that it is a share
+    return al.SweepResult(
+        frame, {"metrics": [[name, "", name == "good"] for name in names]}, **more
+    )
 
 
 CLEAN = {(None, None, "unsteered"): {"good": [0.0, 0.2], "bad": [0.0, 0.0]}}
@@ -201,9 +204,10 @@ def test_an_interrupted_sweep_has_no_best_cell():
     assert "interrupted" in repr(result)
 
 
-def test_a_result_comes_back_from_its_file(neo, tmp_path: Path):
+@pytest.mark.parametrize("positions", [["front"], [0, 1], ["front", -2, 1]])
+def test_a_result_comes_back_from_its_file(neo, tmp_path: Path, positions):
     result = al.sweep(
-        neo, ("Love", "Hate"), TEXTS, layers=[0, 1], positions=["front", -2, 1],
+        neo, ("Love", "Hate"), TEXTS, layers=[0, 1], positions=positions,
         metrics=["kl", "weddings"], samples=1, max_new_tokens=2, progress=False,
     )  # fmt: skip
     result.save(tmp_path / "sweep.parquet")
@@ -212,6 +216,8 @@ def test_a_result_comes_back_from_its_file(neo, tmp_path: Path):
     assert loaded.provenance == result.provenance
     assert loaded.complete == result.complete
     assert loaded.best("kl") == result.best("kl")
+    assert set(loaded.frame["position"]) == {None, *positions}
+    assert result.best("kl", test_prompts="Something else").test is not None
     assert [*tmp_path.iterdir()] == [tmp_path / "sweep.parquet"]
     assert repr(loaded) == repr(result)
 
@@ -248,7 +254,10 @@ def test_a_sweep_draws_the_figure_that_fits_its_axes(figures, xlabel):
 
 
 def test_shares_on_which_all_prompts_agree_have_an_interval_all_the_same():
-    """Ten failures in ten do not show that there are none; a divergence of 0 is exact."""
+    """Ten failures in ten do not show that there are none; a divergence of 0 is exact.
+
+    "good" says that it is a share.
+    """
     ten = {"good": [0.0] * 10, "bad": [0.0] * 10}
     result = result_of(
         {
@@ -260,3 +269,30 @@ def test_shares_on_which_all_prompts_agree_have_an_interval_all_the_same():
     wilson = statistics.proportion([False] * 10)
     assert clean.loc["good", ["low", "high"]].tolist() == pytest.approx([wilson.low, wilson.high])
     assert clean.loc["bad", ["low", "high"]].tolist() == [0, 0]
+
+
+def test_a_cell_without_a_value_is_on_no_front():
+    table = grid({(1, 1.0): (math.nan, 0), (2, 1.0): (1, 1)}).pareto("good", "bad")
+    assert table.query("control == 'none'")["on_front"].tolist() == [False, True]
+
+
+def test_a_string_is_one_test_prompt(neo):
+    result = al.sweep(neo, ("Love", "Hate"), TEXTS, layers=[1], metrics="kl", progress=False)
+    best = result.best("kl", test_prompts="Something else")
+    assert best.held_out.frame["prompt"].unique().tolist() == ["Something else"]
+
+
+def test_a_model_that_has_changed_measures_no_test_prompts(checkpoint):
+    own = al.load_model(checkpoint("gpt2"), device="cpu")
+    result = al.sweep(own, ("Love", "Hate"), TEXTS, layers=[1], metrics="kl", progress=False)
+    own.original_model.lm_head.weight.data[3:5] += 1
+    with pytest.raises(al.SweepError, match="its weights have changed"):
+        result.best("kl", test_prompts=["Something else"])
+
+
+def test_a_result_can_be_pickled(neo):
+    result = al.sweep(neo, ("Love", "Hate"), TEXTS, layers=[1], metrics="kl", progress=False)
+    again = pickle.loads(pickle.dumps(result))
+    pd.testing.assert_frame_equal(again.frame, result.frame)
+    with pytest.raises(al.SweepError, match="has no model"):
+        again.best("kl", test_prompts=["Something else"])

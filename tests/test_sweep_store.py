@@ -71,7 +71,7 @@ def bits(row):
 
 def place(row):
     sample = getattr(row, "sample", None)
-    return row.cell, row.prompt, -1 if sample is None else sample, getattr(row, "metric", 0)
+    return row.run, row.prompt, -1 if sample is None else sample, getattr(row, "metric", 0)
 
 
 def contents(store):
@@ -432,20 +432,20 @@ def test_a_second_store_of_the_process_is_refused_and_drops_no_lock(begun):
 
 def fill(store):
     """Add until it is refused; gives the keys that were accepted."""
-    for cell in range(1, 10**4):
+    for run in range(1, 10**4):
         try:
-            store.add("texts", [(cell, 0)], texts=[Text(cell, 0, i, "x" * 999) for i in range(9)])
+            store.add("texts", [(run, 0)], texts=[Text(run, 0, i, "x" * 999) for i in range(9)])
         except OutputError as error:
             assert "added before is kept" in str(error)  # noqa: PT017
             assert "full" in str(error) or "I/O" in str(error)  # noqa: PT017
-            return {(i, 0) for i in range(1, cell)}
+            return {(i, 0) for i in range(1, run)}
     raise AssertionError("never full")
 
 
 def check_filled(store, accepted):
     assert store.done("texts") == accepted
-    assert [(row.cell, row.sample) for row in store.texts()] == [
-        (cell, i) for cell, _ in sorted(accepted) for i in range(9)
+    assert [(row.run, row.sample) for row in store.texts()] == [
+        (run, i) for run, _ in sorted(accepted) for i in range(9)
     ]
 
 
@@ -479,7 +479,7 @@ def test_a_refused_write_keeps_what_was_added(path):
         check_filled(store, accepted)
 
 
-KEYS = [(cell, prompt) for cell in range(40) for prompt in range(10)]
+KEYS = [(run, prompt) for run in range(40) for prompt in range(10)]
 
 
 def made(phase, keys):

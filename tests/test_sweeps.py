@@ -4,6 +4,7 @@ import logging
 import math
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,8 +16,7 @@ from oracle import Addition, logits, start_of
 import actadd_lens as al
 from actadd_lens import metrics, prompts
 from actadd_lens.metrics.logits import LogitMetric
-from actadd_lens.sweeps import grids
-from actadd_lens.sweeps.cells import Run
+from actadd_lens.sweeps.cells import Run, numbers, several
 
 PAIR = ("Love you", "Hate")
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May"]
@@ -275,27 +275,21 @@ def test_a_metric_of_the_callers_own(neo):
     assert (cells(result, control="unsteered")["top"] == 1).all()
 
 
-def test_one_extraction_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
-    from actadd_lens import forward, resuming
-    from actadd_lens.sweeps import reading
+def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
+    from actadd_lens import resuming
 
     seen = []
-    logits_of = resuming.ResumablePass.logits
-    clean = forward.logits_and_streams
-    monkeypatch.setattr(
-        resuming.ResumablePass,
-        "logits",
-        lambda self, layer, stream, *rest: (
-            seen.append((layer, len(stream))) or logits_of(self, layer, stream, *rest)
-        ),
-    )
-    monkeypatch.setattr(
-        reading.forward,
-        "logits_and_streams",
-        lambda *args: seen.append("clean") or clean(*args),
-    )
+    for name in ("logits", "logits_and_streams"):
+        plain = getattr(resuming.ResumablePass, name)
+
+        def counted(self, first, second, *rest, plain=plain, name=name):
+            seen.append((name, first if name == "logits" else None, len(second)))
+            return plain(self, first, second, *rest)
+
+        monkeypatch.setattr(resuming.ResumablePass, name, counted)
     run(neo, layers=[0, 2], coefficients=[1.0, 2.0, 3.0], controls=["negated"])
-    assert seen == ["clean", (0, 6 * len(TEXTS)), (2, 6 * len(TEXTS))]
+    n = 6 * len(TEXTS)
+    assert seen == [("logits_and_streams", None, len(TEXTS)), ("logits", 0, n), ("logits", 2, n)]
 
 
 def test_whole_passes_are_said_once_in_the_log(neo, caplog):
@@ -338,7 +332,9 @@ def test_cuts_are_sweeps(neo):
         ({"layers": [0, 1, 7, 2]}, al.LayerError, r"layer 7 is out of range.*3 layers"),
         ({"layers": [1, 0, 1]}, al.SweepError, "layers 1 given more than once"),
         ({"coefficients": [1, 2, 1.0]}, al.SweepError, "coefficients 1.0 given more than once"),
-        ({"coefficients": [math.inf]}, al.SweepError, "coefficient inf is not finite"),
+        ({"coefficients": [math.inf]}, al.SweepError, "inf, which single precision does not hold"),
+        ({"coefficients": [1e39]}, al.SweepError, "1e.39, which single precision does not hold"),
+        ({"positions": ["front", "all"]}, al.SweepError, "'all' takes one row, and the vector"),
         ({"positions": ["front", "front"]}, al.SweepError, "positions front given more than once"),
         ({"positions": ["frnt"]}, al.PositionError, "unknown position 'frnt'"),
         ({"positions": "front"}, al.SweepError, r"give a list, \['front'\]"),
@@ -359,16 +355,25 @@ def test_cuts_are_sweeps(neo):
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_anything_runs(neo, monkeypatch, options, error, message):
-    from actadd_lens.sweeps import reading
+    from actadd_lens.sweeps import measuring
 
-    monkeypatch.setattr(reading.forward, "logits_and_streams", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(measuring, "readings", lambda *_: pytest.fail("it ran"))
     with pytest.raises(error, match=message):
         run(neo, **options)
 
 
 def test_one_value_where_several_belong_is_named():
     with pytest.raises(al.SweepError, match=r"layers is 1: give a list, \[1\]"):
-        grids._several("layers", 1)
+        several("layers", 1)
+
+
+@pytest.mark.parametrize(("kind", "what"), [(int, "an integer"), (float, "a number")])
+def test_what_is_no_number_is_named(kind, what):
+    with pytest.raises(al.SweepError, match=f"layers has '1': it must be {what}"):
+        numbers("layers", ["1"], kind)
+    with pytest.raises(al.SweepError, match="layers has None"):
+        numbers("layers", [1, None], kind)
+    assert numbers("layers", np.arange(2), kind) == [0, 1]
 
 
 def test_prompts_without_room_for_completions_are_refused_first(neo):
@@ -414,3 +419,95 @@ def test_a_run_is_clean_if_it_adds_nothing():
     assert Run((zero,)).is_clean
     assert not Run((zero, one)).is_clean
     assert not Run(prefix="Love").is_clean
+
+
+def test_a_metric_that_edits_its_argument_is_refused(neo):
+    class Editing:
+        name = "editing"
+
+        def __call__(self, clean, steered):
+            steered -= 1
+            return steered.sum(-1)
+
+    with pytest.raises(al.MetricError, match="editing edits the log-probs that it is given"):
+        run(neo, metrics=[Editing()])
+
+
+@pytest.mark.parametrize("values", [None, torch.zeros(9, 2)])
+def test_a_metric_that_gives_no_numbers_is_named(neo, values):
+    class Odd:
+        name = "odd"
+
+        def __call__(self, clean, steered):
+            return values
+
+    with pytest.raises(al.MetricError, match="odd gives no numbers"):
+        run(neo, metrics=[Odd()])
+
+
+def test_steering_that_does_nothing_has_no_divergence_in_half_precision_either(half):
+    result = run(half(torch.bfloat16), layers=[0, 1], coefficients=[1e-6], metrics=["kl"])
+    assert (result.frame["value"] == 0).all()
+
+
+def test_a_cell_beyond_half_precision_is_named_before_anything_runs(half):
+    with pytest.raises(al.SweepError, match=r"layer 1, coefficient 1000000.0, .* beyond .*float16"):
+        run(half(torch.float16), layers=[1], coefficients=[1.0, 1e6], metrics=["kl"])
+
+
+def test_infinities_of_both_signs_in_a_text_are_nan(neo):
+    class Both:
+        name, over = "both", "text"
+
+        def __call__(self, clean, steered):
+            values = torch.zeros(len(steered))
+            values[-2:] = torch.tensor([math.inf, -math.inf])
+            return values
+
+    frame = run(neo, texts=TEXTS[:1], layers=[1], metrics=[Both()]).frame
+    assert frame["value"].isna().all()
+
+
+def test_a_metric_keeps_the_name_that_it_was_given_under(bridge):
+    model = bridge("gpt2")
+    word = model.tokenizer.decode([70])
+    named = metrics.TokenLogProb(word)
+    result = run(model, layers=[1], metrics=[named, metrics.TokenLogProb(70)])
+    values = [result.frame.query("metric == @name")["value"].tolist() for name in result.metrics]
+    assert result.metrics[0] == named.name
+    assert values[0] == values[1]
+    assert result.best(named.name).searched == 1
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    total=st.integers(1, 5000),
+    each_sequence=st.integers(0, 100),
+)
+def test_what_is_read_in_one_pass_keeps_to_the_budget(lengths, total, each_sequence):
+    from actadd_lens.batching import batches
+    from actadd_lens.sweeps.budget import Budget
+
+    bound = Budget(total, 3, each_sequence, most_tokens=64)
+    read = list(batches(lengths, at_once=bound.sequences))
+    assert sorted(i for batch in read for i in batch) == [*range(len(lengths))]
+    for batch in read:
+        longest = max(lengths[i] for i in batch)
+        if len(batch) > 1:
+            assert len(batch) * (longest * 3 + each_sequence) <= total
+            assert len(batch) * longest <= 64
+
+
+def test_the_budget_is_a_share_of_the_free_memory(neo, monkeypatch):
+    from actadd_lens.sweeps import budget
+
+    found = []
+    for free in (2**26, 2**30):
+        monkeypatch.setattr(budget, "free_memory", lambda device, free=free: free)
+        found += [
+            budget.budget(neo, [metrics.kl], None),
+            budget.budget(neo, [Recorder(over="text")], None),
+        ]
+    assert found[2].total == pytest.approx(16 * found[0].total, rel=1e-5)
+    assert found[0].sequences(8) >= found[1].sequences(8)
+    assert budget.budget(neo, [metrics.kl], 40).sequences(8) == 5

@@ -16,7 +16,7 @@ from actadd_lens.ablations.results import (
 from actadd_lens.errors import SweepError
 from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.sweeps.cells import check_axes, clean_cell
+from actadd_lens.sweeps.cells import check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector
 
@@ -65,7 +65,7 @@ def dimension_ablation(
     ['first', 'top', 'random']
     """
     check_vector_controls(controls)
-    shares = [float(fraction) for fraction in fractions]
+    shares = numbers("fractions", fractions)
     check_axes(fractions=shares)
     for share in shares:
         if not 0 < share <= 1:
@@ -89,8 +89,10 @@ def dimension_ablation(
         "controls": list(controls),
     }
     clean = clean_cell(ablation=None, fraction=None)
-    found = measure(model, [clean, *cells], prompts, metrics, settings, seed=seed, **options)
-    return Ablation(found.frame, found.provenance, found.complete)
+    found: Ablation = measure(
+        Ablation, model, [clean, *cells], prompts, metrics, settings, seed=seed, **options
+    )
+    return found
 
 
 def _orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:

@@ -13,7 +13,7 @@ from actadd_lens.extraction import extract
 from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import ContrastPair, as_pair
-from actadd_lens.sweeps.cells import Cell, check_axes, clean_cell
+from actadd_lens.sweeps.cells import Cell, check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector
 
@@ -72,8 +72,9 @@ def layer_transplant(
     4
     """
     check_vector_controls(controls)
-    every = range(forward.n_layers(model))
-    sources, targets = (list(every if some is None else some) for some in (recorded, injected))
+    every = list(range(forward.n_layers(model)))
+    sources = every if recorded is None else numbers("recorded", recorded, int)
+    targets = every if injected is None else numbers("injected", injected, int)
     check_axes(recorded=sources, injected=targets)
     vectors = extract(model, as_pair(pair), sorted({*sources, *targets}))
     cells: list[Cell] = []
@@ -93,8 +94,10 @@ def layer_transplant(
         "controls": list(controls),
     }
     clean = clean_cell(recorded=None)
-    found = measure(model, [clean, *cells], prompts, metrics, settings, seed=seed, **options)
-    return Ablation(found.frame, found.provenance, found.complete)
+    found: Ablation = measure(
+        Ablation, model, [clean, *cells], prompts, metrics, settings, seed=seed, **options
+    )
+    return found
 
 
 def _with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVector:

@@ -1,6 +1,7 @@
 """Many pairs for one concept: do they steer alike?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from actadd_lens.ablations.results import CONTROLS, Ablation, arms, check_vector_controls
@@ -79,6 +80,8 @@ def pair_variance(
         "position": position,
         "controls": list(controls),
     }
-    found = measure(model, [clean_cell(), *cells], prompts, metrics, settings, seed=seed, **options)
     angles = {"pairs": list(between.index), "values": between.to_numpy().round(6).tolist()}
-    return Ablation(found.frame, {**found.provenance, "cosines": angles}, found.complete)
+    found: Ablation = measure(
+        Ablation, model, [clean_cell(), *cells], prompts, metrics, settings, seed=seed, **options
+    )
+    return replace(found, provenance={**found.provenance, "cosines": angles})

@@ -17,7 +17,7 @@ from actadd_lens.errors import PositionError
 from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import tokenize
-from actadd_lens.sweeps.cells import clean_cell
+from actadd_lens.sweeps.cells import check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector
 
@@ -72,12 +72,14 @@ def position_ablation(
     others = {row: [i for i in range(n_rows) if i != row] for row in kept}
     parts += [("left out", f"row {row}", vector.with_rows(others[row])) for row in kept]
     if not positions.parse(vector.position).one_row_only:
-        places = range(min(lengths) - n_rows + 1) if starts is None else starts
+        every = list(range(min(lengths) - n_rows + 1))
+        places = every if starts is None else numbers("starts", starts, int)
+        check_axes(starts=places)
         parts += [("moved", f"at {start}", vector.at(start)) for start in places]
     elif starts is not None:
         raise PositionError(
-            f"a vector at {vector.position!r} goes to many tokens and can't start at "
-            f"{list(starts)}: give it another position, or leave starts out"
+            f"a vector at {vector.position!r} goes to many tokens and can't start at {starts}: "
+            "give it another position, or leave starts out"
         )
     cells = [
         cell
@@ -94,5 +96,7 @@ def position_ablation(
         "controls": list(controls),
     }
     clean = clean_cell(ablation=None, part=None)
-    found = measure(model, [clean, *cells], prompts, metrics, settings, seed=seed, **options)
-    return Ablation(found.frame, found.provenance, found.complete)
+    found: Ablation = measure(
+        Ablation, model, [clean, *cells], prompts, metrics, settings, seed=seed, **options
+    )
+    return found

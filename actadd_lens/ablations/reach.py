@@ -19,10 +19,12 @@ from actadd_lens.batching import batches
 from actadd_lens.forward import Bridge
 from actadd_lens.generation import Completion, generate
 from actadd_lens.metrics.logits import kl
-from actadd_lens.prompts import pad_right, tokenize
+from actadd_lens.prompts import as_texts, pad_right, tokenize
 from actadd_lens.steering import mixed_hooks
 from actadd_lens.sweeps.cells import KEYS
-from actadd_lens.vectors import SteeringVector
+from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
+from actadd_lens.sweeps.tables import typed
+from actadd_lens.vectors import SteeringVector, source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,7 +60,8 @@ def steering_reach(
 
     Returns:
         An ``Ablation`` with the column ``step``, 0 for the first generated token, and the metric
-        "kl" in nats. A completion that has ended has no further steps.
+        "kl" in nats, which its column ``kl`` repeats. A completion that has ended has no further
+        steps. There is no unsteered row: its divergence is 0.
 
     Raises:
         SweepError, VectorError, LayerError, PositionError, PromptError, SamplingError: As of
@@ -102,12 +105,14 @@ def steering_reach(
         "kind": "steering_reach",
         "vector": described(vector),
         "controls": list(controls),
-        "prompts": [prompts] if isinstance(prompts, str) else list(prompts),
-        "metrics": [["kl", repr(kl)]],
+        "model": {"name": str(model.cfg.model_name), "weights": fingerprint(model)},
+        "prompts": as_texts(prompts),
+        "metrics": [["kl", metric_described(kl), False]],
         "sampling": sampling,
+        "versions": source(model)["versions"],
     }
-    frame = pd.concat(frames, ignore_index=True).astype({"layer": "Int64", "sample": "Int64"})
-    return Ablation(frame, settings)
+    frame = pd.concat(frames, ignore_index=True)
+    return Ablation(typed(frame), plain(settings))
 
 
 def _divergences(

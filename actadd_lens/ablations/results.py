@@ -9,7 +9,7 @@ from actadd_lens.errors import SweepError
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.cells import STEERED, Cell, Run
 from actadd_lens.sweeps.controls import check_controls, control_vector
-from actadd_lens.sweeps.results import intervals, noted
+from actadd_lens.sweeps.results import noted
 from actadd_lens.vectors import SteeringVector
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Ablation(Result):
         from actadd_lens import plots
 
         name = metric or self.metrics[0]
-        cells = intervals(self.values_of(name), self.keys)
+        cells = self.intervals(self.values_of(name))
         if self.kind == "layer_transplant":
             label = options.pop("ylabel", name)
             options.setdefault("note", noted(cells, options.get("unit")))

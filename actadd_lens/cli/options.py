@@ -112,7 +112,7 @@ class Question:
     metrics: tuple[str, ...]
 
     @classmethod
-    def among(cls, options: dict[str, Any]) -> Question:
+    def among(cls, options: dict[str, Any], *, needs_metric: bool = True) -> Question:
         """Take the options of a question out of a command's, if they make one."""
         question = cls(**{field.name: options.pop(field.name) for field in fields(cls)})
         if question.task is not None:
@@ -133,7 +133,7 @@ class Question:
                 raise click.UsageError(
                     f"{', '.join(missing)} missing: give a pair and a file of prompts, or --task"
                 )
-            if not question.metrics:
+            if needs_metric and not question.metrics:
                 raise click.UsageError("nothing to measure: give --metric, or --task")
         return question
 
@@ -236,20 +236,6 @@ def check_writable(output: Path) -> None:
 
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise OutputError(f"cannot write {output}: {output.parent} is not a writable directory")
-
-
-def prepared(out: Path) -> Path:
-    """A directory to write to, made where it is missing; fails before the model is loaded."""
-    from actadd_lens.errors import OutputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {out}: {error.strerror}; choose another --out"
-        ) from error
-    check_writable(out / "x")
-    return out
 
 
 def numbers(text: str, kind: type[int] | type[float]) -> list[Any]:

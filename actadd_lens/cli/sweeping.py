@@ -16,7 +16,6 @@ from actadd_lens.cli.options import (
     measuring_options,
     model_option,
     numbers,
-    prepared,
     question_options,
     vector_of,
 )
@@ -69,31 +68,31 @@ def sweep(
         "coefficients": numbers(coefficients, float),
         "positions": [_position(part) for part in positions.split(",")],
     }
-    held_out = lines_of(test_prompts) if test_prompts else None
-    prepared(out)
     with status(f"loading {model}"):
         from actadd_lens import sweeps
+        from actadd_lens.files import prepare_directory
+        from actadd_lens.sweeps.search import limit_of
 
+        for limit in subject_to:
+            limit_of(limit)
+        held_out = lines_of(test_prompts) if test_prompts else None
         prompts = question.texts()
+        prepare_directory(out)
         bridge = loaded(model)
     settings = _settings(question, options, ("random", "random:1", "random:2", "negated"))
     result = sweeps.sweep(
         bridge, question.pair, prompts, metrics=question.measured, **grid, **settings
     )
+    _write(result, out)
+    if not result.complete:
+        raise SystemExit(INTERRUPTED)
     name = best or result.metrics[0]
     if question.task and held_out is None:
         held_out = question.texts("test")
-    chosen = None
-    if result.complete:
-        chosen = result.best(name, subject_to=subject_to, test_prompts=held_out)
+    chosen = result.best(name, subject_to=subject_to, test_prompts=held_out)
     unit = question.unit if name == result.metrics[0] else None
-    figures = {
-        f"{name}": result.plot(name, chosen=chosen, unit=unit),
-        "pareto": result.plot_pareto(name, "kl", success_unit=unit, cost_unit="nats"),
-    }
-    _write(result, figures, out)
-    if chosen is None:
-        raise SystemExit(INTERRUPTED)
+    _draw(name, result.plot(name, chosen=chosen, unit=unit), out)
+    _draw("pareto", result.plot_pareto(name, "kl", success_unit=unit, cost_unit="nats"), out)
     click.echo(str(chosen))
     if chosen.held_out is not None:
         _print(chosen.held_out, ["control"])
@@ -129,13 +128,18 @@ def ablate(
     layers      recorded at one layer, injected at another
     reach       KL(steered || clean) of each generated token
     """
-    question = Question.among(options)
+    question = Question.among(options, needs_metric=kind != "reach")
     if layer is None and question.task is None and kind != "layers":
         raise click.UsageError("--layer missing: give the injection layer")
-    prepared(out)
+    if layer is not None and kind == "layers":
+        raise click.UsageError("layers takes every layer: leave --layer out")
+    if kind == "reach" and (options["store"] or question.metrics):
+        raise click.UsageError("reach has one metric and no store: leave --metric, --store out")
     with status(f"loading {model}"):
         from actadd_lens import ablations, testbed
+        from actadd_lens.files import prepare_directory
 
+        prepare_directory(out)
         prompts = question.texts()
         bridge = loaded(model)
         known = testbed.recommended(question.task) if question.task else (layer, 1.0)
@@ -150,7 +154,8 @@ def ablate(
     else:
         vector = c * vector_of(bridge, question.pair, layer)
         if kind == "reach":
-            settings = {k: v for k, v in settings.items() if k not in ("samples", "store")}
+            settings = {k: v for k, v in settings.items() if k != "store"}
+            settings["samples"] = max(1, settings["samples"])
             result = ablations.steering_reach(bridge, vector, prompts, **settings)
         else:
             by_position = kind == "positions"
@@ -158,12 +163,13 @@ def ablate(
                 ablations.position_ablation if by_position else ablations.dimension_ablation
             )
             result = take_apart(bridge, vector, prompts, metrics=question.measured, **settings)
-    name = result.metrics[0]
-    unit = "nats" if kind == "reach" else question.unit
-    _write(result, {f"{kind}_{name}": result.plot(name, unit=unit)}, out)
-    _print(result, [key for key in result.keys if key not in ("pair", "coefficient")])
+    _write(result, out)
     if not result.complete:
         raise SystemExit(INTERRUPTED)
+    name = result.metrics[0]
+    unit = "nats" if kind == "reach" else question.unit
+    _draw(f"{kind}_{name}", result.plot(name, unit=unit), out)
+    _print(result, [key for key in result.keys if key not in ("pair", "coefficient")])
 
 
 def _settings(
@@ -184,20 +190,25 @@ def _position(text: str) -> int | str:
         return text.strip()
 
 
-def _write(result: Result, figures: dict[str, Figure], out: Path) -> None:
-    """Table, summary and figures; each path is printed."""
-    from actadd_lens import plots
+def _write(result: Result, out: Path) -> None:
+    """Table and summary; each path is printed."""
     from actadd_lens.files import write_atomically
 
     kind = str(result.provenance["kind"])
     written = [out / f"{kind}.parquet", out / f"{kind}_summary.csv"]
     result.save(written[0])
     write_atomically(written[1], result.summary().to_csv(index=False).encode())
-    for name, figure in figures.items():
-        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-        written += [plots.save(figure, out / f"{stem}.{suffix}") for suffix in ("png", "pdf")]
     for path in written:
         click.echo(path)
+
+
+def _draw(name: str, figure: Figure, out: Path) -> None:
+    """A figure in two formats; each path is printed."""
+    from actadd_lens import plots
+
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+    for suffix in ("png", "pdf"):
+        click.echo(plots.save(figure, out / f"{stem}.{suffix}"))
 
 
 def _print(result: Result, keys: Sequence[str]) -> None:

@@ -23,7 +23,11 @@ class Metric(Protocol):
 
 
 class CompletionMetric(Protocol):
-    """A metric of generated text: completions in, one float for each out."""
+    """A metric of generated text: completions in, one float for each out.
+
+    One whose values are zeros and ones may say so by an attribute ``share = True``: its intervals
+    are those of a share then.
+    """
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import ClassVar, Final
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation import Completion
@@ -71,6 +71,7 @@ class ContainsAny:
     words: Sequence[str]
     """Kept as a tuple."""
     name: str = "contains_any"
+    share: ClassVar[bool] = True
     case: bool = False
     """Whether upper and lower case differ."""
 

@@ -1,7 +1,8 @@
 """What a sweep tries: runs of the model, and the cells of the table that they fill."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, TypeAlias
 
 from actadd_lens.errors import SweepError
@@ -14,6 +15,8 @@ STEERED = "none"
 """What stands for the control in a cell that is steered by the vector itself."""
 KEYS = ("pair", "layer", "coefficient", "position", "control")
 """Columns that name a cell of a sweep."""
+
+_LARGEST = 3.4e38
 
 Pairs: TypeAlias = (
     ContrastPair
@@ -79,12 +82,50 @@ def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
     if isinstance(pairs, Mapping):
         named = [(str(label), as_pair(pair)) for label, pair in pairs.items()]
     else:
-        single = isinstance(pairs, (ContrastPair, str)) or all(isinstance(p, str) for p in pairs)
-        several = [pairs] if single and pairs else list(pairs)  # type: ignore[arg-type]
-        made = [as_pair(pair) for pair in several]
+        items = [pairs] if isinstance(pairs, (ContrastPair, str)) else several("pairs", pairs)
+        single = bool(items) and all(isinstance(item, str) for item in items)
+        made = [as_pair(tuple(items))] if single else [as_pair(item) for item in items]
         named = [(f"{pair.positive!r} - {pair.negative!r}", pair) for pair in made]
-    check_axes(pairs=[label for label, _ in named])
+    labels = [label for label, _ in named]
+    if len({*labels}) < len(labels) == len({pair for _, pair in named}):
+        raise SweepError(
+            f"pairs {', '.join(dict.fromkeys(labels))} differ in their padding alone: give a "
+            "mapping from label to pair"
+        )
+    check_axes(pairs=labels)
     return dict(named)
+
+
+def several(name: str, values: Any) -> list[Any]:
+    """The values of an axis as a list.
+
+    Raises:
+        SweepError: One value, or none, where several belong.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise SweepError(f"{name} is {values!r}: give a list, [{values!r}]")
+    return list(values)
+
+
+def numbers(name: str, values: Any, kind: type[int] | type[float] = float) -> list[Any]:
+    """The values of an axis as numbers that single precision holds, or as integers.
+
+    Raises:
+        SweepError: Not a list, or something else in it.
+    """
+    found = []
+    for value in several(name, values):
+        try:
+            if isinstance(value, str):
+                raise TypeError
+            number = index(value) if kind is int else float(value)
+        except TypeError:
+            what = "an integer" if kind is int else "a number"
+            raise SweepError(f"{name} has {value!r}: it must be {what}") from None
+        if not abs(number) < _LARGEST:
+            raise SweepError(f"{name} has {number}, which single precision does not hold")
+        found.append(number)
+    return found
 
 
 def check_axes(**axes: Sequence[object]) -> None:

@@ -76,8 +76,8 @@ def control_vector(name: str, vector: SteeringVector, seed: int) -> SteeringVect
     if name == "negated":
         return -vector
     if name == "shuffled":
-        return vector.shuffled(seed)
-    return vector.random_like(seed + (_draw(name) or 0))
+        return vector.shuffled(seed) if vector.rows.any() else vector
+    return vector.random_like((seed + (_draw(name) or 0)) % 2**64)
 
 
 def _draw(control: str) -> int | None:

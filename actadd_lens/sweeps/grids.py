@@ -1,10 +1,9 @@
 """Which layer, which coefficient, which position, and is it more than noise: in one call."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-from operator import index
 from os import PathLike
 from typing import Any
 from weakref import ref
@@ -16,9 +15,20 @@ from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.positions import parse
 from actadd_lens.prompts import ContrastPair
-from actadd_lens.sweeps.cells import STEERED, Cell, Pairs, Run, check_axes, clean_cell, labelled
+from actadd_lens.sweeps.cells import (
+    STEERED,
+    Cell,
+    Pairs,
+    Run,
+    check_axes,
+    clean_cell,
+    labelled,
+    numbers,
+    several,
+)
 from actadd_lens.sweeps.controls import DEFAULT, Controls, check_controls
-from actadd_lens.sweeps.measuring import measure, resolve
+from actadd_lens.sweeps.identity import fingerprint
+from actadd_lens.sweeps.measuring import measure, resolve, sampling_of
 from actadd_lens.sweeps.search import SweepResult
 
 
@@ -94,9 +104,9 @@ def sweep(
     grid = Grid(
         labelled(pairs),
         _layers(model, layers),
-        _numbers(coefficients),
-        tuple(parse(position).position for position in _several("positions", positions)),
-        tuple(_several("controls", controls)),
+        tuple(numbers("coefficients", coefficients)),
+        tuple(parse(position).position for position in several("positions", positions)),
+        tuple(several("controls", controls)),
     )
     options = {
         "samples": samples, "seed": seed, "progress": progress, "batch_tokens": batch_tokens,
@@ -174,6 +184,13 @@ class Grid:
 
     def __post_init__(self) -> None:
         check_axes(layers=self.layers, coefficients=self.coefficients, positions=self.positions)
+        for position in self.positions:
+            if parse(position).one_row_only:
+                raise SweepError(
+                    f"position {position!r} takes one row, and the vector of a pair has one for "
+                    "each token: sweep 'front', 'middle', 'back' or integers; the control "
+                    "'mean_difference' has one row at 'all'"
+                )
         check_controls(self.controls, len(self.pairs))
 
     @property
@@ -210,15 +227,21 @@ def _measured(
     store: str | PathLike[str] | None,
     options: Mapping[str, Any],
 ) -> SweepResult:
-    resolve(model, metrics, options["samples"])  # before anything is extracted
+    # Before anything is extracted, what can be wrong with the rest.
+    resolve(model, metrics, options["samples"])
+    own = ("samples", "seed", "progress", "batch_tokens")
+    rest = {name: value for name, value in options.items() if name not in own}
+    sampling_of(options["samples"], options["seed"], rest)
     cells = list(grid.cells(model, options["seed"]))
-    found = measure(model, cells, prompts, metrics, grid.settings, store=store, **options)
     alive = ref(model)
 
-    def again(cell: Mapping[str, Any], others: Sequence[str]) -> SweepResult:
+    def again(weights: str, cell: Mapping[str, Any], others: Sequence[str]) -> SweepResult:
         still = alive()
-        if still is None:
-            raise SweepError("the model of this sweep is gone: call al.sweep on the test prompts")
+        if still is None or fingerprint(still) != weights:
+            raise SweepError(
+                "the model of this sweep is gone, or its weights have changed: call al.sweep on "
+                "the test prompts"
+            )
         one = replace(
             grid,
             layers=(int(cell["layer"]),),
@@ -228,26 +251,16 @@ def _measured(
         )
         return _measured(still, one, others, metrics, None, options)
 
-    return SweepResult(found.frame, found.provenance, found.complete, again)
-
-
-def _several(name: str, values: Any) -> list[Any]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise SweepError(f"{name} is {values!r}: give a list, [{values!r}]")
-    return list(values)
+    kind = partial(SweepResult, again=again)
+    found: SweepResult = measure(
+        kind, model, cells, prompts, metrics, grid.settings, store=store, **options
+    )
+    return found
 
 
 def _layers(model: Bridge, layers: Sequence[int] | None) -> tuple[int, ...]:
     if layers is None:
         return tuple(range(forward.n_layers(model)))
-    wanted = tuple(index(layer) for layer in _several("layers", layers))
+    wanted = tuple(numbers("layers", layers, int))
     forward.check_layers(model, wanted)
     return wanted
-
-
-def _numbers(coefficients: Sequence[float]) -> tuple[float, ...]:
-    numbers = tuple(float(c) for c in _several("coefficients", coefficients))
-    for number in numbers:
-        if not math.isfinite(number):
-            raise SweepError(f"coefficient {number} is not finite: give a number")
-    return numbers

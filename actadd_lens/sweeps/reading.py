@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import pad_left
 from actadd_lens.resuming import ResumablePass, resumable
 from actadd_lens.steering import add_rows, added, mixed_hooks
+from actadd_lens.sweeps.budget import Budget
 from actadd_lens.sweeps.cells import Run
 
 _log = logging.getLogger("actadd_lens")
@@ -61,7 +61,7 @@ def readings(
     tokens: Sequence[Sequence[Sequence[int]]],
     metrics: Sequence[Metric],
     pending: set[tuple[int, int]],
-    batch_tokens: int,
+    bound: Budget,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[list[Reading]]:
     """Read the runs that are pending, a chunk at a time.
@@ -72,7 +72,7 @@ def readings(
         tokens: For each run the token ids of every prompt; run 0 has those of the bare prompts.
         metrics: Logit metrics, bound to the model.
         pending: (index of the run, index of the prompt) of what is still to be read.
-        batch_tokens: Tokens of one pass at most, if one prompt has no more.
+        bound: What one pass may hold.
         advance: Called with the number of readings made.
     """
     if not pending:
@@ -84,12 +84,13 @@ def readings(
             model.cfg.model_name,
         )
     lengths = [len(ids) for ids in tokens[0]]
-    for prompts in batches(lengths, width=1, numbers=batch_tokens):
+    for prompts in batches(lengths, at_once=bound.sequences):
         here = [r for r in range(len(runs)) if any((r, p) in pending for p in prompts)]
         if not here:
             continue
         batch = _Batch(model, passes, runs, tokens, prompts, here, metrics)
-        for chunk in batch.chunks(max(1, batch_tokens // batch.tokens.numel())):
+        at_once = bound.sequences(batch.tokens.shape[1]) // len(prompts)
+        for chunk in batch.chunks(max(1, at_once)):
             yield batch.read(chunk)
             advance(len(chunk) * len(prompts))
 
@@ -142,9 +143,16 @@ class _Batch:
         self,
     ) -> tuple[Float[Tensor, "prompt kept vocab"], dict[str, Float[Tensor, "prompt pos d_model"]]]:
         points = {stream_point(v) for r in self.wanted for v in self.runs[r].vectors}
-        logits, streams = forward.logits_and_streams(
-            self.model, self.tokens, self.mask, sorted(points), self.keep
-        )
+        layers = {forward.hook_point(layer): layer for layer in map(forward.layer_of, points)}
+        if self.passes is None or points != layers.keys():
+            logits, streams = forward.logits_and_streams(
+                self.model, self.tokens, self.mask, sorted(points), self.keep
+            )
+        else:
+            logits, entering = self.passes.logits_and_streams(
+                self.tokens, self.mask, sorted(layers.values()), self.keep
+            )
+            streams = {forward.hook_point(layer): entering[layer] for layer in entering}
         return logits.float().log_softmax(dim=-1), streams
 
     def chunks(self, at_once: int) -> Iterator[list[int]]:
@@ -177,10 +185,10 @@ class _Batch:
         if len(steered) < len(clean):  # several clean runs, read once
             steered = clean
         counted = [n for run in chunk for n in self._counted(run)]
+        divergences = kl(clean[:, -1], steered[:, -1]).tolist()
         values = [_values(metric, clean, steered, counted) for metric in self.metrics]
         keys = [(run, prompt) for run in chunk for prompt in self.prompts]
         doses = [dose for run in chunk for dose in self._doses(run)]
-        divergences = kl(clean[:, -1], steered[:, -1]).tolist()
         return [
             Reading(*key, tuple(column[i] for column in values), doses[i], divergences[i])
             for i, key in enumerate(keys)
@@ -204,7 +212,7 @@ class _Batch:
             each = [vectors for vectors in steerings for _ in self.prompts]
             hooks = mixed_hooks(self.model, each, mask)
             return forward.logits(self.model, tokens, mask, hooks, self.keep)
-        stream = self._clean[1][forward.hook_point(layer)].to(self.passes.dtype)
+        stream = self._clean[1][forward.hook_point(layer)]
         entering = torch.cat([add_rows(stream, vectors, self.real) for vectors in steerings])
         return self.passes.logits(layer, entering, tokens, mask, self.keep)
 
@@ -225,14 +233,20 @@ class _Batch:
         run = self.runs[index]
         if run.is_clean:
             return [0.0] * len(self.prompts)
-        ratios = [torch.zeros(len(self.prompts), 0)]
+        ratios = [torch.zeros(len(self.prompts), 0, dtype=torch.float64)]
         for point in {stream_point(vector) for vector in run.vectors}:
             together = [vector for vector in run.vectors if stream_point(vector) == point]
-            total = torch.linalg.vector_norm(added(together, self.real), dim=-1)
-            there = torch.linalg.vector_norm(self._clean[1][point], dim=-1)
+            total = _norms(added(together, self.real))
+            there = _norms(self._clean[1][point])
             ratios.append(torch.where(total > 0, total / there, math.nan).cpu())
         means: list[float] = torch.cat(ratios, dim=1).nanmean(dim=1).tolist()
         return means
+
+
+def _norms(rows: Float[Tensor, "prompt pos d_model"]) -> Float[Tensor, "prompt pos"]:
+    """In double precision: the square of a large coefficient is beyond single."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    return norms
 
 
 def _over(metric: Metric) -> str:
@@ -252,14 +266,20 @@ def _values(
     behind = columns >= clean.shape[1] - torch.tensor(counted, device=clean.device)[:, None]
     found = iter(_called(metric, clean[behind], steered[behind]))
     each = [list(islice(found, n)) for n in behind.sum(dim=1).tolist()]
-    return [fmean(values) if values else math.nan for values in each]
+    return [float(torch.tensor(values).mean()) for values in each]
 
 
 def _called(
     metric: Metric, clean: Float[Tensor, "row vocab"], steered: Float[Tensor, "row vocab"]
 ) -> list[float]:
+    versions = clean._version, steered._version
     found: Any = metric(clean, steered)
-    values = [float(value) for value in found]
+    if (clean._version, steered._version) != versions:
+        raise MetricError(f"{metric.name} edits the log-probs that it is given: work on a clone")
+    try:
+        values = [float(value) for value in getattr(found, "tolist", lambda: found)()]
+    except (TypeError, ValueError) as error:
+        raise MetricError(f"{metric.name} gives no numbers: {error}") from error
     if len(values) != len(clean):
         raise MetricError(
             f"{metric.name} gave {len(values)} values for {len(clean)} predictions: "

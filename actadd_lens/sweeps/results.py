@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -13,6 +12,7 @@ from actadd_lens.errors import SweepError, SweepFileError
 from actadd_lens.files import write_atomically
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.tables import typed
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -52,7 +52,12 @@ class Result:
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics."""
-        return [name for name, _ in self.provenance["metrics"]]
+        return [name for name, *_ in self.provenance.get("metrics", [])]
+
+    @property
+    def shares(self) -> set[str]:
+        """Names of the metrics whose values are zeros and ones."""
+        return {name for name, _, share in self.provenance.get("metrics", []) if share}
 
     @property
     def missing(self) -> dict[str, int]:
@@ -70,20 +75,40 @@ class Result:
         Returns:
             ``keys``, ``metric``, ``mean``, ``low``, ``high``, ``n`` (prompts), ``missing`` (NaN
             values left out), and the mean ``dose`` and ``kl`` of the cell. Where nothing is
-            left, or a value is infinite, the interval is NaN. For a metric of zeros and ones,
-            Wilson's interval stands where all prompts of a cell agree.
+            left, or a value is infinite, the interval is NaN. For a metric that says that it is
+            a share (``share = True``), Wilson's interval stands where all prompts of a cell
+            agree: resampling shows no spread there.
         """
         by = [*self.keys, "metric"]
         beside = self.frame.groupby([*by, "prompt_index"], sort=False, dropna=False)[[*BESIDE]]
         means = beside.first().groupby(by, sort=False, dropna=False).mean().reset_index()
-        table = intervals(self.frame, by, confidence)
+        table = self.intervals(self.frame, by, confidence)
         return table.assign(**{name: means[name] for name in BESIDE})
+
+    def intervals(
+        self, rows: DataFrame, by: Sequence[str] | None = None, confidence: float = 0.95
+    ) -> DataFrame:
+        """``mean``, ``low``, ``high``, ``n``, ``missing`` of groups of rows, cells by default."""
+        import pandas as pd
+
+        columns = self.keys if by is None else list(by)
+        lines = []
+        for labels, own in rows.groupby(columns, sort=False, dropna=False):
+            i = self.interval(own, confidence)
+            lines.append((*labels, i.mean, i.low, i.high, i.n, i.missing))
+        table = pd.DataFrame(lines, columns=[*columns, "mean", "low", "high", "n", "missing"])
+        return table.astype({name: rows[name].dtype for name in columns})
+
+    def interval(self, rows: DataFrame, confidence: float = 0.95) -> ClusterInterval:
+        """Mean over prompts of the rows of one metric, with its interval."""
+        share = rows["metric"].iloc[0] in self.shares
+        return interval_of(rows["value"], rows["prompt_index"], confidence, share=share)
 
     def values_of(self, metric: str) -> DataFrame:
         """The rows of one metric; of "dose" and "kl" too, a row for each cell and prompt.
 
         Raises:
-            SweepError: There is no such metric.
+            SweepError: There is no such metric, or an interrupted sweep did not come to it.
         """
         own = self.frame[self.frame["metric"] == metric]
         if len(own):
@@ -91,7 +116,10 @@ class Result:
         if metric in BESIDE:
             once = self.frame.drop_duplicates([*self.keys, "prompt_index"])
             return once.assign(metric=metric, value=once[metric])
-        raise SweepError(f"no metric {metric!r}: there are {', '.join([*self.metrics, *BESIDE])}")
+        if metric in self.metrics:
+            raise SweepError(f"{metric} was not measured before the interrupt: run it again")
+        names = dict.fromkeys([*self.metrics, *BESIDE])
+        raise SweepError(f"no metric {metric!r}: there are {', '.join(names)}")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write table and provenance as Parquet, atomically.
@@ -104,7 +132,7 @@ class Result:
         import pyarrow.parquet as pq
 
         # A table on disk has one type a column.
-        positions = [None if p is None else str(p) for p in self.frame["position"]]
+        positions = [None if p is None else json.dumps(p) for p in self.frame["position"]]
         written = self.frame.assign(position=pd.Series(positions, dtype=object))
         table = pa.Table.from_pandas(written, preserve_index=False)
         header = {
@@ -126,6 +154,7 @@ class Result:
         Raises:
             SweepFileError: No such file, or it holds something else.
         """
+        import pandas as pd
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -143,7 +172,8 @@ class Result:
                 f"{path} is no {cls.__name__}: it says format {found[0]!r}, version {found[1]!r}, "
                 f"kind {found[2]!r}; expected {FORMAT!r}, {VERSION!r}, {cls.__name__!r}"
             )
-        frame["position"] = [_read(text) for text in frame["position"].astype(object)]
+        places = [json.loads(p) if isinstance(p, str) else None for p in frame["position"]]
+        frame = typed(frame.assign(position=pd.Series(places, dtype=object)))
         return cls(frame, header["provenance"], header["complete"])
 
     def __repr__(self) -> str:
@@ -161,29 +191,6 @@ class Result:
         return "\n".join(lines)
 
 
-def intervals(rows: DataFrame, by: Sequence[str], confidence: float = 0.95) -> DataFrame:
-    """``mean``, ``low``, ``high``, ``n`` and ``missing`` of the values of each group.
-
-    Where every prompt of a group gave the same, resampling shows no spread. If the metric is a
-    share, one whose values are 0 and 1 throughout the rows, Wilson's interval is given there.
-    """
-    import pandas as pd
-
-    shares = {name: is_share(own) for name, own in rows.groupby("metric")["value"]}
-    lines = []
-    for labels, own in rows.groupby(list(by), sort=False, dropna=False):
-        share = shares[own["metric"].iloc[0]]
-        i = interval_of(own["value"], own["prompt_index"], confidence, share=share)
-        lines.append((*labels, i.mean, i.low, i.high, i.n, i.missing))
-    table = pd.DataFrame(lines, columns=[*by, "mean", "low", "high", "n", "missing"])
-    return table.astype({name: rows[name].dtype for name in by})
-
-
-def is_share(values: Series) -> bool:
-    """Whether the values of a metric are zeros and ones, and both are among them."""
-    return {*values.dropna()} == {0.0, 1.0}
-
-
 def interval_of(
     values: Series, prompts: Series, confidence: float = 0.95, *, share: bool = False
 ) -> ClusterInterval:
@@ -193,7 +200,7 @@ def interval_of(
     if not len(numbers) or not numbers.map(math.isfinite).all():
         mean = float(numbers.mean()) if len(numbers) else math.nan
         return ClusterInterval(mean, math.nan, math.nan, n, missing)
-    if share and numbers.nunique() == 1:
+    if share and {*numbers} in ({0.0}, {1.0}):
         wilson = proportion([bool(numbers.iloc[0])] * n, confidence)
         return ClusterInterval(**vars(wilson), missing=missing)
     return cluster_mean(values, prompts, confidence)
@@ -211,9 +218,3 @@ def noted(cells: DataFrame, unit: str | None) -> str:
         ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
         spans.append(f"{name} {' to '.join(ends)}{sign}")
     return "; ".join([note, *([f"over the grid: {', '.join(spans)}"] if spans else [])])
-
-
-def _read(text: object) -> int | str | None:
-    if not isinstance(text, str):
-        return None
-    return int(text) if re.fullmatch(r"-?\d+", text) else text

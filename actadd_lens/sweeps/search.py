@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actadd_lens.errors import SweepError
+from actadd_lens.prompts import as_texts
 from actadd_lens.statistics import ClusterInterval
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
-from actadd_lens.sweeps.results import Result, interval_of, intervals, is_share, noted
+from actadd_lens.sweeps.results import Result, noted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +59,7 @@ class Best:
 class SweepResult(Result):
     """Figures of every pair, layer, coefficient and position, and of their controls."""
 
-    again: "Callable[[Any, list[str]], SweepResult] | None" = field(default=None)
+    again: "Callable[[str, Any, Sequence[str]], SweepResult] | None" = None
     """Measures one cell on other prompts; None for a result that was loaded."""
 
     def best(
@@ -67,7 +68,7 @@ class SweepResult(Result):
         *,
         subject_to: str | Sequence[str] = (),
         lowest: bool = False,
-        test_prompts: Sequence[str] | None = None,
+        test_prompts: str | Sequence[str] | None = None,
     ) -> Best:
         """The steered cell with the highest mean of a metric.
 
@@ -107,7 +108,7 @@ class SweepResult(Result):
         chosen = ranked.sort_values(["rank", "size", "layer"], kind="stable").iloc[0].to_dict()
         held_out = None
         if test_prompts is not None:
-            held_out = self._on_others({name: chosen[name] for name in CELL}, list(test_prompts))
+            held_out = self._on_others(chosen, as_texts(test_prompts))
         return Best(
             pair=str(chosen["pair"]),
             layer=int(chosen["layer"]),
@@ -164,7 +165,7 @@ class SweepResult(Result):
         from actadd_lens import plots
 
         name = metric or self.metrics[0]
-        cells = intervals(self.values_of(name), self.keys)
+        cells = self.intervals(self.values_of(name))
         steered = cells[cells["control"] == STEERED]
         label = options.pop("ylabel", name)
         if steered["layer"].nunique() > 1 and steered["coefficient"].nunique() > 1:
@@ -196,7 +197,7 @@ class SweepResult(Result):
         """Means of the steered cells and the clean run, called ``name``."""
         rows = self.values_of(metric)
         rows = rows[rows["control"].isin([STEERED, UNSTEERED])]
-        table = intervals(rows, self.keys)[[*self.keys, "mean", "low", "high"]]
+        table = self.intervals(rows)[[*self.keys, "mean", "low", "high"]]
         renamed = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
         return table.rename(columns=renamed)
 
@@ -210,24 +211,15 @@ class SweepResult(Result):
         here = rows["control"] == STEERED
         for name in CELL:
             here &= rows[name] == cell[name]
-        own = rows[here.fillna(False)]
-        return interval_of(own["value"], own["prompt_index"], share=is_share(rows["value"]))
+        return self.interval(rows[here.fillna(False)])
 
     def _meets(self, limit: str) -> Series:
         """Whether the mean of each steered cell keeps to a limit such as "valid >= 0.95"."""
-        found = re.fullmatch(r"(.+?)\s*(<=|>=|<|>)\s*([-+.\deE]+)", limit.strip())
-        try:
-            name, sign, bound = found.groups() if found else ("", "", "none")
-            value = float(bound)
-        except ValueError:
-            raise SweepError(
-                f"cannot read the limit {limit!r}: write a metric, a comparison and a number, "
-                "e.g. 'valid >= 0.95'"
-            ) from None
-        keeps: Series = _COMPARE[sign](_means(self._steered(name)), value)
+        name, compare, bound = limit_of(limit)
+        keeps: Series = compare(_means(self._steered(name)), bound)
         return keeps
 
-    def _on_others(self, cell: dict[str, Any], prompts: list[str]) -> "SweepResult":
+    def _on_others(self, cell: Mapping[Any, Any], prompts: list[str]) -> "SweepResult":
         """One cell and its controls on held-out prompts."""
         if self.again is None:
             raise SweepError(
@@ -240,7 +232,34 @@ class SweepResult(Result):
                 f"{len(seen)} of {len(prompts)} test prompts were searched on, {seen[0]!r} among "
                 "them: give others"
             )
-        return self.again(cell, prompts)
+        found = self.again(self.provenance["model"]["weights"], cell, prompts)
+        if not found.complete:
+            raise SweepError("the test prompts were interrupted: ask for the best cell again")
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "again": None}
+
+
+def limit_of(text: str) -> tuple[str, Callable[[Any, Any], Any], float]:
+    """A limit, read: the metric, how it is compared, and with what.
+
+    >>> name, _, bound = limit_of("valid >= 0.95")
+    >>> name, bound
+    ('valid', 0.95)
+
+    Raises:
+        SweepError: It is none.
+    """
+    found = re.fullmatch(r"(.+?)\s*(<=|>=|<|>)\s*([-+.\deE]+)", text.strip())
+    try:
+        name, sign, bound = found.groups() if found else ("", "<", "none")
+        return name, _COMPARE[sign], float(bound)
+    except ValueError:
+        raise SweepError(
+            f"cannot read the limit {text!r}: write a metric, a comparison and a number, "
+            "e.g. 'valid >= 0.95'"
+        ) from None
 
 
 def _means(rows: DataFrame) -> Series:
@@ -250,6 +269,8 @@ def _means(rows: DataFrame) -> Series:
 
 
 def _is_beaten(row: Series, others: DataFrame) -> bool:
+    if row[["success", "cost"]].isna().any():
+        return True
     as_good = (others["success"] >= row["success"]) & (others["cost"] <= row["cost"])
     better = (others["success"] > row["success"]) | (others["cost"] < row["cost"])
     return bool((as_good & better).any())
@@ -257,4 +278,5 @@ def _is_beaten(row: Series, others: DataFrame) -> bool:
 
 def _shown(interval: ClusterInterval) -> str:
     i = interval
-    return f"{i.mean:.3g} [{i.low:.3g}, {i.high:.3g}], n={i.n} prompts"
+    lacking = f" ({i.missing} values are NaN)" if i.missing else ""
+    return f"{i.mean:.3g} [{i.low:.3g}, {i.high:.3g}], n={i.n} prompts{lacking}"

@@ -25,7 +25,7 @@ from actadd_lens.sweeps.settings import differences
 
 Phase: TypeAlias = Literal["logits", "texts"]
 Key: TypeAlias = tuple[int, int]
-"""(cell, prompt): indices in the lists that the configuration determines."""
+"""(run, prompt): indices in the lists that the configuration determines."""
 
 APPLICATION = int.from_bytes(b"ALsw", "big")
 VERSION = 1
@@ -33,20 +33,20 @@ SCHEMA = (
     "CREATE TABLE config (content TEXT NOT NULL)",
     """CREATE TABLE done (
         phase TEXT NOT NULL CHECK (phase IN ('logits', 'texts')),
-        cell INTEGER NOT NULL, prompt INTEGER NOT NULL,
-        PRIMARY KEY (phase, cell, prompt)) WITHOUT ROWID""",
+        run INTEGER NOT NULL, prompt INTEGER NOT NULL,
+        PRIMARY KEY (phase, run, prompt)) WITHOUT ROWID""",
     # A value has no declared type: a REAL one would lose the sign of -0.0. NaN is kept as NULL.
     """CREATE TABLE figure (
-        cell INTEGER NOT NULL, prompt INTEGER NOT NULL,
+        run INTEGER NOT NULL, prompt INTEGER NOT NULL,
         sample INTEGER CHECK (sample >= 0), metric INTEGER NOT NULL, value)""",
     # NULLs differ from each other in a key, and there must be one figure without a sample only.
-    "CREATE UNIQUE INDEX once ON figure (cell, prompt, ifnull(sample, -1), metric)",
+    "CREATE UNIQUE INDEX once ON figure (run, prompt, ifnull(sample, -1), metric)",
     """CREATE TABLE measured (
-        cell INTEGER NOT NULL, prompt INTEGER NOT NULL, dose, kl,
-        PRIMARY KEY (cell, prompt)) WITHOUT ROWID""",
+        run INTEGER NOT NULL, prompt INTEGER NOT NULL, dose, kl,
+        PRIMARY KEY (run, prompt)) WITHOUT ROWID""",
     """CREATE TABLE text (
-        cell INTEGER NOT NULL, prompt INTEGER NOT NULL, sample INTEGER NOT NULL, text TEXT NOT NULL,
-        PRIMARY KEY (cell, prompt, sample)) WITHOUT ROWID""",
+        run INTEGER NOT NULL, prompt INTEGER NOT NULL, sample INTEGER NOT NULL, text TEXT NOT NULL,
+        PRIMARY KEY (run, prompt, sample)) WITHOUT ROWID""",
 )
 _PLAIN = (int, float, str, NoneType)
 _MOST_DIFFERENCES = 8
@@ -55,9 +55,9 @@ _ELSEWHERE = "name another file"
 
 @dataclass(frozen=True)
 class Value:
-    """One figure of a cell after a prompt."""
+    """One figure of a run after a prompt."""
 
-    cell: int
+    run: int
     prompt: int
     sample: int | None
     """Index of the completion, None for what is read off the prompt."""
@@ -68,9 +68,9 @@ class Value:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a cell after a prompt besides its metrics."""
+    """What is known of a run after a prompt besides its metrics."""
 
-    cell: int
+    run: int
     prompt: int
     dose: float
     kl: float
@@ -80,7 +80,7 @@ class Measured:
 class Text:
     """A completion."""
 
-    cell: int
+    run: int
     prompt: int
     sample: int
     text: str
@@ -137,9 +137,15 @@ class Store:
         """Leave one file, which others may open; what was not added is not in it."""
         self._connection.close()
 
+    def settings(self) -> dict[str, Any]:
+        """The settings that it was begun with, versions included."""
+        [(content,)] = self._rows("SELECT content FROM config")
+        found: dict[str, Any] = json.loads(content)
+        return found
+
     def done(self, phase: Phase) -> set[Key]:
         """Keys that are finished in a phase."""
-        return set(self._rows("SELECT cell, prompt FROM done WHERE phase = ?", phase))
+        return set(self._rows("SELECT run, prompt FROM done WHERE phase = ?", phase))
 
     def add(
         self,
@@ -158,16 +164,16 @@ class Store:
             SweepError: A row twice, or of a key that is not among ``keys``.
             OutputError: It cannot be written.
         """
-        keys = {(int(cell), int(prompt)) for cell, prompt in keys}
+        keys = {(int(run), int(prompt)) for run, prompt in keys}
         try:
             with self._connection as connection:  # commits, or takes everything back
                 connection.execute("BEGIN IMMEDIATE")
-                is_done = "SELECT 1 FROM done WHERE (phase, cell, prompt) = (?, ?, ?)"
+                is_done = "SELECT 1 FROM done WHERE (phase, run, prompt) = (?, ?, ?)"
                 new = {k for k in keys if not connection.execute(is_done, (phase, *k)).fetchone()}
                 for rows, columns in (
-                    (values, "figure VALUES (:cell, :prompt, :sample, :metric, :value)"),
-                    (measured, "measured VALUES (:cell, :prompt, :dose, :kl)"),
-                    (texts, "text VALUES (:cell, :prompt, :sample, :text)"),
+                    (values, "figure VALUES (:run, :prompt, :sample, :metric, :value)"),
+                    (measured, "measured VALUES (:run, :prompt, :dose, :kl)"),
+                    (texts, "text VALUES (:run, :prompt, :sample, :text)"),
                 ):
                     connection.executemany(f"INSERT INTO {columns}", _of(rows, keys, new))
                 marks = ((phase, *key) for key in sorted(new))
@@ -185,24 +191,24 @@ class Store:
     def values(self) -> Iterator[Value]:
         """All figures, ordered."""
         order = "prompt, ifnull(sample, -1), metric"
-        rows = self._by_cell(f"SELECT * FROM figure WHERE cell = ? ORDER BY {order}")
-        for cell, prompt, sample, metric, value in rows:
-            yield Value(cell, prompt, sample, metric, _number(value))
+        rows = self._by_run(f"SELECT * FROM figure WHERE run = ? ORDER BY {order}")
+        for run, prompt, sample, metric, value in rows:
+            yield Value(run, prompt, sample, metric, _number(value))
 
     def measured(self) -> Iterator[Measured]:
         """All else that was measured, ordered."""
-        rows = self._by_cell("SELECT * FROM measured WHERE cell = ? ORDER BY prompt")
-        for cell, prompt, dose, kl in rows:
-            yield Measured(cell, prompt, _number(dose), _number(kl))
+        rows = self._by_run("SELECT * FROM measured WHERE run = ? ORDER BY prompt")
+        for run, prompt, dose, kl in rows:
+            yield Measured(run, prompt, _number(dose), _number(kl))
 
     def texts(self) -> Iterator[Text]:
         """All completions, ordered."""
-        rows = self._by_cell("SELECT * FROM text WHERE cell = ? ORDER BY prompt, sample")
+        rows = self._by_run("SELECT * FROM text WHERE run = ? ORDER BY prompt, sample")
         yield from (Text(*row) for row in rows)
 
-    def _by_cell(self, query: str) -> Iterator[Any]:
-        for (cell,) in self._rows("SELECT DISTINCT cell FROM done ORDER BY cell"):
-            yield from self._rows(query, cell)
+    def _by_run(self, query: str) -> Iterator[Any]:
+        for (run,) in self._rows("SELECT DISTINCT run FROM done ORDER BY run"):
+            yield from self._rows(query, run)
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         try:  # all at once: a statement left open by its reader would outlive close()
@@ -216,7 +222,7 @@ def _of(
 ) -> Iterator[dict[str, Any]]:
     """What is new; nothing may belong to a key that is not named."""
     for row in rows:
-        key = (row.cell, row.prompt)
+        key = (row.run, row.prompt)
         if not all(isinstance(item, _PLAIN) for item in vars(row).values()):
             # SQLite would keep the bytes of a numpy number.
             raise SweepError(f"{row} was added: give plain numbers and text")

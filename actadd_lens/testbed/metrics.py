@@ -25,6 +25,7 @@ class Positive:
     """
 
     name: ClassVar[str] = "positive"
+    share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""
@@ -40,6 +41,7 @@ class Polite:
     """
 
     name: ClassVar[str] = "polite"
+    share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""
@@ -58,6 +60,7 @@ class OnTopic:
     """
 
     topic: str
+    share: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.topic not in TOPICS:
@@ -87,6 +90,7 @@ class Valid:
     """
 
     name: ClassVar[str] = "valid"
+    share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""
@@ -108,6 +112,7 @@ class FactRecall:
     """
 
     name: ClassVar[str] = "fact_recall"
+    share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0, 0.0 or NaN a completion."""

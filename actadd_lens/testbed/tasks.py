@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from actadd_lens.errors import TestbedError
 from actadd_lens.prompts import ContrastPair
@@ -34,6 +34,7 @@ class Success:
     """
 
     task: Task
+    share: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

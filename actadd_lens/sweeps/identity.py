@@ -1,0 +1,117 @@
+"""Is it the same measurement? What a model and a metric are, the same in every process."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from actadd_lens.forward import Bridge
+from actadd_lens.metrics.registry import Metric
+
+_DEEP = 6
+"""Objects within objects that are looked into."""
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def fingerprint(model: Bridge) -> str:
+    """A hash that changes with any weight of the model, and with its precision."""
+    return _weights(model.original_model)
+
+
+def described(value: object, depth: int = 0) -> str:
+    """An object by what it is made of: its fields, or its repr if it has one; a function by code.
+
+    >>> described({"a": [1, (2.5, None)]})
+    "{'a': [1, (2.5, None)]}"
+    """
+    if depth > _DEEP:
+        return type(value).__qualname__
+    deeper = depth + 1
+    match value:
+        case None | bool() | int() | float() | complex() | str() | bytes() | np.generic():
+            return repr(value)
+        case Mapping():
+            items = (f"{described(k, deeper)}: {described(v, deeper)}" for k, v in value.items())
+            return f"{{{', '.join(items)}}}"
+        case list() | tuple():
+            ends = "[]" if isinstance(value, list) else "()"
+            return f"{ends[0]}{', '.join(described(item, deeper) for item in value)}{ends[1]}"
+        case set() | frozenset():
+            return f"{{{', '.join(sorted(described(item, deeper) for item in value))}}}"
+        case Tensor() | np.ndarray():
+            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            return f"{array.dtype}{array.shape}{_hash(array.tobytes())}"
+        case nn.Module():
+            return f"{type(value).__qualname__}({_weights(value)})"
+        case FunctionType():
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+            held = described([value.__defaults__, value.__kwdefaults__, cells], deeper)
+            return f"{value.__qualname__}({_code(value.__code__)}, {held})"
+        case MethodType():
+            held = described(value.__self__, deeper)
+            return f"{described(value.__func__, deeper)} of {held}"
+        case type():
+            return f"{value.__module__}.{value.__qualname__}"
+    name = type(value).__qualname__
+    if is_dataclass(value):
+        return (
+            f"{name}({described({f.name: getattr(value, f.name) for f in fields(value)}, deeper)})"
+        )
+    if type(value).__repr__ is not object.__repr__ or not hasattr(value, "__dict__"):
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    # What is private may be a cache, and no part of what the object is.
+    public = {k: v for k, v in vars(value).items() if not k.startswith("_")}
+    return f"{name}({described(public, deeper)})"
+
+
+def metric_described(metric: Metric) -> str:
+    """A metric in full, or a hash of it where that is long."""
+    text = described(metric)
+    return text if len(text) <= 200 else f"{text[:120]}... {_hash(text.encode())}"
+
+
+def hashed(value: object) -> str:
+    """A short hash of plain data."""
+    return _hash(repr(value).encode())
+
+
+def plain(value: Any) -> Any:
+    """The same as plain JSON: numbers of numpy become Python's, tuples become lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _weights(module: nn.Module) -> str:
+    """Every bit counts, and its place does; sums of integers come out the same in any order."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        bits = tensor.detach().contiguous()
+        if bits.element_size() in _INTEGERS and not bits.is_complex():
+            bits = bits.view(_INTEGERS[bits.element_size()])
+        rows = bits.reshape(len(bits) if bits.ndim else 1, -1)
+        sums = [
+            int((part * torch.arange(1, len(part) + 1, device=part.device)).sum())
+            for part in (rows.sum(dim=d, dtype=torch.int64) for d in (0, 1))
+        ]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {sums}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _code(code: CodeType) -> str:
+    inner = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return _hash(code.co_code + repr((inner, code.co_names)).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
