@@ -198,7 +198,7 @@ def test_every_ablation_has_a_figure(neo, vector):
         (lambda m, v: al.dimension_ablation(m, v, TEXTS, fractions=[], metrics="kl"),
          "no fractions to try"),
         (lambda m, v: al.position_ablation(m, v, TEXTS, controls=["prompted"], metrics="kl"),
-         "'prompted' is none of a part of a vector"),
+         "'prompted' can't be made of a part of a vector"),
         (lambda m, v: al.layer_transplant(m, PAIR, TEXTS, coefficient=1, recorded=[1, 1],
                                           metrics="kl"), "recorded 1 given more than once"),
     ],

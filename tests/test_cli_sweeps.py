@@ -48,9 +48,9 @@ def test_sweep_writes_the_table_and_figures_and_prints_the_best_cell(run, files,
         "--subject-to", "dose < 100", "--out", out,
     )  # fmt: skip
     assert code == 0
-    names = ["sweep.parquet", "sweep_summary.csv", "kl.png", "kl.pdf", "pareto.png", "pareto.pdf"]
+    names = ["sweep.parquet", "sweep_summary.csv", "kl.png", "kl.pdf"]
     lines = printed.splitlines()
-    assert lines[:6] == [str(out / name) for name in names]
+    assert lines[:4] == [str(out / name) for name in names]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     expected = al.sweep(
         model, ("Love", "Hate"), TEXTS, layers=[0, 1], coefficients=[1, 2.5],
@@ -60,7 +60,8 @@ def test_sweep_writes_the_table_and_figures_and_prints_the_best_cell(run, files,
     written = al.SweepResult.load(out / "sweep.parquet")
     pd.testing.assert_frame_equal(written.frame, expected.frame, atol=1e-6)
     best = expected.best("kl", subject_to=["dose < 100"], test_prompts=HELD_OUT)
-    assert "\n".join(lines[6:9]) == str(best)
+    assert "\n".join(lines[4:7]) == str(best)
+    assert lines[7:9] == ["", "on held-out prompts"]
     header, *table = [line.split("\t") for line in lines[9:]]
     assert header[:3] == ["control", "metric", "mean"]
     assert [line[0] for line in table] == [
@@ -85,7 +86,8 @@ def test_ablate_writes_a_table_and_a_figure_and_prints_the_cells(run, files, tmp
     table = al.Ablation.load(lines[0])
     header, *cells = [line.split("\t") for line in lines[4:]]
     assert header[-7:] == ["metric", "mean", "low", "high", "n", "dose", "kl"]
-    assert len(cells) == len(table.summary())
+    summary = table.summary()
+    assert len(cells) == len(summary[summary["metric"] == table.metrics[0]])
 
 
 def test_a_task_of_the_bundled_model_needs_no_files(run, tmp_path):
@@ -97,6 +99,7 @@ def test_a_task_of_the_bundled_model_needs_no_files(run, tmp_path):
     assert code == 0
     assert "best of 2 cells by success_sentiment" in printed
     assert "on held-out prompts" in printed
+    assert (out / "pareto.png").exists()
     result = al.SweepResult.load(out / "sweep.parquet")
     assert result.metrics == ["success_sentiment", "valid"]
     assert result.frame["prompt_index"].nunique() == 12
@@ -150,12 +153,28 @@ def test_an_interrupted_sweep_writes_what_it_has(run, files, tmp_path, monkeypat
 
     monkeypatch.setattr(reading, "kl", interrupted)
     out = tmp_path / "out"
-    code, printed, _ = run("sweep", *PAIR, "--prompts", files[0], "--layers", "0,1", "--out", out)
+    code, printed, told = run(
+        "sweep", *PAIR, "--prompts", files[0], "--layers", "0,1", "--out", out
+    )
     assert code == 130
     assert "best of" not in printed
-    assert not al.SweepResult.load(out / "sweep.parquet").complete
+    assert "interrupted: what was done is in" in told
+    assert "with --store it can be resumed" in told
+    assert not al.SweepResult.load(out / "interrupted_sweep.parquet").complete
 
 
 def test_numbers_may_be_ranges():
     assert numbers("0,2-4", int) == [0, 2, 3, 4]
     assert numbers("-1, 2.5", float) == [-1.0, 2.5]
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_no_cell_keeps_to_is_told_after_the_table_is_written(run, files, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = run(
+        "sweep", *PAIR, "--prompts", files[0], "--layers", "0", "--subject-to", "kl < -1",
+        "--out", out,
+    )  # fmt: skip
+    assert code == 2
+    assert "relax a limit" in err
+    assert al.SweepResult.load(out / "sweep.parquet").complete

@@ -147,7 +147,7 @@ def test_effects_beyond_0_and_1_get_their_own_scale():
     (axes,) = plots.coefficient_curve(cells([-0.5, 0.5]), unit="%").axes
     assert axes.get_ylim()[0] < -50
     (axes,) = plots.coefficient_curve(cells([0.2, 0.5]), unit="%").axes
-    assert axes.get_ylim() == (0, 100)
+    assert axes.get_ylim() == (-3, 103)
 
 
 def test_every_pair_has_its_panel_and_names_its_cut():

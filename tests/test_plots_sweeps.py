@@ -316,7 +316,7 @@ def test_every_steered_cell_and_the_clean_run_are_drawn():
     frame = pd.concat([frame, pd.DataFrame([clean, control])], ignore_index=True)
     figure = plots.pareto(frame, success_unit="%")
     (axes,) = figure.axes
-    np.testing.assert_allclose(dots(axes, "steered, on the front").get_ydata(), [20, 60])
+    np.testing.assert_allclose(dots(axes, "steered, on the Pareto front").get_ydata(), [20, 60])
     np.testing.assert_allclose(dots(axes, "steered").get_xydata(), [[0.9, 50]])
     np.testing.assert_allclose(dots(axes, "clean").get_xydata(), [[0, 5]])
     np.testing.assert_allclose(dots(axes, "random").get_xydata(), [[0.2, 10]])
@@ -337,7 +337,7 @@ def test_a_long_front_is_labelled_by_numbers():
     points = [(i / 20, i / 20) for i in range(12)]
     figure = plots.pareto(trade(points, [True] * 12))
     assert figure.axes[0].texts[0].get_text() == "3, 1"
-    assert texts(figure)[0] == "steered, on the front (layer, c)"
+    assert texts(figure)[0] == "steered, on the Pareto front (layer, c)"
 
 
 def test_positions_are_named_where_there_are_several_and_pairs_have_panels():

@@ -109,10 +109,10 @@ def test_the_best_cell_is_the_highest_that_keeps_to_the_limits():
     assert (best.searched, best.allowed, best.value.mean, best.value.n) == (4, 4, 0.9, 2)
     limited = result.best("good", subject_to=["bad <= 2", "kl < 1"])
     assert (limited.layer, limited.coefficient) == (2, 1.0)
-    assert (limited.searched, limited.allowed) == (4, 3)
+    assert (limited.searched, limited.allowed, limited.tied) == (4, 3, 2)
     lowest = result.best("bad", lowest=True, subject_to="good>=.6")
     assert (lowest.layer, lowest.coefficient) == (2, 1.0)
-    assert "best of 4 cells with bad <= 2, kl < 1 by good: 0.7" in str(limited)
+    assert "best of 3 cells with bad <= 2, kl < 1 (4 tried) by good: 0.7" in str(limited)
 
 
 def test_of_equal_cells_the_least_coefficient_and_then_the_lowest_layer_is_best():
@@ -172,8 +172,9 @@ def test_the_front_is_what_no_cell_beats(figures):
     result = grid({(layer, 1.0): both for layer, both in enumerate(figures)})
     table = result.pareto("good", "bad")
     steered = table[table["control"] == "none"]
+    clean = (0.1, 0.0)
     for (good, bad), on_front in zip(figures, steered["on_front"], strict=True):
-        beaten = any(g >= good and b <= bad and (g > good or b < bad) for g, b in figures)
+        beaten = any(g >= good and b <= bad and (g > good or b < bad) for g, b in [clean, *figures])
         assert on_front == (not beaten)
     assert not table[table["control"] == "unsteered"]["on_front"].any()
     assert len(table) == len(figures) + 1
@@ -296,3 +297,25 @@ def test_a_result_can_be_pickled(neo):
     pd.testing.assert_frame_equal(again.frame, result.frame)
     with pytest.raises(al.SweepError, match="has no model"):
         again.best("kl", test_prompts=["Something else"])
+
+
+def test_a_prompt_that_was_given_twice_counts_once(neo):
+    options = {"layers": [1], "metrics": "kl", "progress": False}
+    once, often = (
+        al.sweep(neo, ("Love", "Hate"), texts, **options).summary() for texts in (TEXTS, TEXTS * 5)
+    )
+    for name in ("mean", "low", "high", "n"):
+        assert once[name].tolist() == pytest.approx(often[name].tolist(), abs=1e-6)
+
+
+def test_one_cell_is_drawn_beside_its_controls():
+    figure = grid({(1, 1.0): (0.5, 1)}).plot("good", unit="%")
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["steered", "random"]
+
+
+def test_figures_of_an_interrupted_sweep_say_so():
+    result = result_of(
+        {**CLEAN, (1, 1.0, "none"): {"good": [1.0]}, (2, 1.0, "none"): {"good": [1.0]}},
+        complete=False,
+    )
+    assert "interrupted" in result.plot("good").legends[0].get_title().get_text()

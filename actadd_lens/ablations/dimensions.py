@@ -9,6 +9,7 @@ from actadd_lens.ablations.results import (
     CONTROLS,
     Ablation,
     arms,
+    check_vector,
     check_vector_controls,
     described,
     label_of,
@@ -64,6 +65,7 @@ def dimension_ablation(
     >>> result.summary()["ablation"].dropna().unique().tolist()
     ['first', 'top', 'random']
     """
+    check_vector(model, vector)
     check_vector_controls(controls)
     shares = numbers("fractions", fractions)
     check_axes(fractions=shares)
@@ -78,7 +80,7 @@ def dimension_ablation(
         for share in shares
         for cell in arms(
             vector.with_dims(order[: max(1, round(share * len(order)))]),
-            {"pair": label, "coefficient": 1.0, "ablation": choice, "fraction": share},
+            {"pair": label, "coefficient": None, "ablation": choice, "fraction": share},
             controls, seed,
         )
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from actadd_lens.ablations.results import (
     WHOLE,
     Ablation,
     arms,
+    check_vector,
     check_vector_controls,
     described,
     label_of,
@@ -63,6 +64,7 @@ def position_ablation(
     >>> sorted(result.frame["ablation"].dropna().unique())
     ['alone', 'left out', 'moved', 'whole']
     """
+    check_vector(model, vector)
     check_vector_controls(controls)
     lengths = [len(ids) for ids in tokenize(model, prompts)]
     n_rows, label = len(vector.rows), label_of(vector)
@@ -85,7 +87,7 @@ def position_ablation(
         cell
         for ablation, part, arm in parts
         for cell in arms(
-            arm, {"pair": label, "coefficient": 1.0, "ablation": ablation, "part": part},
+            arm, {"pair": label, "coefficient": None, "ablation": ablation, "part": part},
             controls, seed,
         )
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from actadd_lens.ablations.results import (
     CONTROLS,
     Ablation,
     arms,
+    check_vector,
     check_vector_controls,
     described,
     label_of,
@@ -77,11 +78,12 @@ def steering_reach(
     """
     import pandas as pd
 
+    check_vector(model, vector)
     check_vector_controls(controls)
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
     ids = tokenize(model, prompts)
     frames = []
-    for cell in arms(vector, {"pair": label_of(vector), "coefficient": 1.0}, controls, seed):
+    for cell in arms(vector, {"pair": label_of(vector), "coefficient": None}, controls, seed):
         [arm] = cell.run.vectors
         written = generate(model, prompts, arm, progress=progress, **sampling)
         lines = [

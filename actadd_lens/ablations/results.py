@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actadd_lens.errors import SweepError
+from actadd_lens.errors import SweepError, VectorError
+from actadd_lens.forward import Bridge
+from actadd_lens.steering import as_vectors
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.cells import STEERED, Cell, Run
 from actadd_lens.sweeps.controls import check_controls, control_vector
@@ -62,9 +64,9 @@ class Ablation(Result):
         cells = self.intervals(self.values_of(name))
         if self.kind == "layer_transplant":
             label = options.pop("ylabel", name)
-            options.setdefault("note", noted(cells, options.get("unit")))
+            options.setdefault("note", self._note(noted(cells, options.get("unit"))))
             return plots.heat_map(cells, y="recorded", label=label, **options)
-        options.setdefault("note", f"95 % intervals, n = {cells['n'].max()} prompts")
+        options.setdefault("note", self._note(f"95 % intervals, n = {cells['n'].max()} prompts"))
         x, group = _AXES[self.kind]
         return plots.bars(cells, x=x, group=group, **{"ylabel": name, **options})
 
@@ -91,14 +93,23 @@ def arms(
         yield Cell({**where, "control": name}, run)
 
 
+def check_vector(model: Bridge, vector: SteeringVector) -> None:
+    """Raise ``VectorError`` or ``LayerError`` unless it is one vector, fit for the model."""
+    if not isinstance(vector, SteeringVector):
+        raise VectorError(
+            f"one SteeringVector is taken apart, not a {type(vector).__name__}: extract it first"
+        )
+    as_vectors(model, vector)
+
+
 def check_vector_controls(controls: Sequence[str]) -> None:
     """Raise ``SweepError`` unless every control can be made of a vector alone."""
     check_controls(controls, n_pairs=1)
     for name in controls:
         if name in ("prompted", "shuffled"):
             raise SweepError(
-                f"control {name!r} is none of a part of a vector: choose 'random', 'random:1', ... "
-                "or 'negated'"
+                f"control {name!r} can't be made of a part of a vector: choose 'random', "
+                "'random:1', ... or 'negated'"
             )
 
 

@@ -83,18 +83,18 @@ def sweep(
     result = sweeps.sweep(
         bridge, question.pair, prompts, metrics=question.measured, **grid, **settings
     )
-    _write(result, out)
-    if not result.complete:
-        raise SystemExit(INTERRUPTED)
+    _write(result, out, options["store"])
     name = best or result.metrics[0]
     if question.task and held_out is None:
         held_out = question.texts("test")
     chosen = result.best(name, subject_to=subject_to, test_prompts=held_out)
     unit = question.unit if name == result.metrics[0] else None
     _draw(name, result.plot(name, chosen=chosen, unit=unit), out)
-    _draw("pareto", result.plot_pareto(name, "kl", success_unit=unit, cost_unit="nats"), out)
+    if name != "kl":
+        _draw("pareto", result.plot_pareto(name, "kl", success_unit=unit, cost_unit="nats"), out)
     click.echo(str(chosen))
     if chosen.held_out is not None:
+        click.echo("\non held-out prompts")
         _print(chosen.held_out, ["control"])
 
 
@@ -163,13 +163,11 @@ def ablate(
                 ablations.position_ablation if by_position else ablations.dimension_ablation
             )
             result = take_apart(bridge, vector, prompts, metrics=question.measured, **settings)
-    _write(result, out)
-    if not result.complete:
-        raise SystemExit(INTERRUPTED)
+    _write(result, out, options["store"])
     name = result.metrics[0]
     unit = "nats" if kind == "reach" else question.unit
     _draw(f"{kind}_{name}", result.plot(name, unit=unit), out)
-    _print(result, [key for key in result.keys if key not in ("pair", "coefficient")])
+    _print(result, [key for key in result.keys if key not in ("pair", "coefficient")], name)
 
 
 def _settings(
@@ -190,16 +188,23 @@ def _position(text: str) -> int | str:
         return text.strip()
 
 
-def _write(result: Result, out: Path) -> None:
-    """Table and summary; each path is printed."""
+def _write(result: Result, out: Path, store: Path | None) -> None:
+    """Table and summary; each path is printed. What was interrupted ends here.
+
+    A part of a result takes no name that a whole one has.
+    """
     from actadd_lens.files import write_atomically
 
-    kind = str(result.provenance["kind"])
+    kind = ("" if result.complete else "interrupted_") + str(result.provenance["kind"])
     written = [out / f"{kind}.parquet", out / f"{kind}_summary.csv"]
     result.save(written[0])
     write_atomically(written[1], result.summary().to_csv(index=False).encode())
     for path in written:
         click.echo(path)
+    if not result.complete:
+        how = "the same command goes on from there" if store else "with --store it can be resumed"
+        click.echo(f"actadd-lens: interrupted: what was done is in {written[0]}; {how}", err=True)
+        raise SystemExit(INTERRUPTED)
 
 
 def _draw(name: str, figure: Figure, out: Path) -> None:
@@ -211,10 +216,12 @@ def _draw(name: str, figure: Figure, out: Path) -> None:
         click.echo(plots.save(figure, out / f"{stem}.{suffix}"))
 
 
-def _print(result: Result, keys: Sequence[str]) -> None:
-    """Means with intervals, a line for each cell and metric."""
+def _print(result: Result, keys: Sequence[str], metric: str | None = None) -> None:
+    """Means with intervals, a line for each cell and metric, or for each cell."""
     columns = [*keys, "metric", "mean", "low", "high", "n", "dose", "kl"]
     summary = result.summary()[columns].astype(object)
+    if metric is not None:
+        summary = summary[summary["metric"] == metric]
     lines = summary.where(summary.notna(), "").itertuples(index=False)
     rounded = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in line] for line in lines]
     table([columns, *rounded])

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from actadd_lens.metrics.diversity import DistinctN as DistinctN
     from actadd_lens.metrics.diversity import Repetition as Repetition
     from actadd_lens.metrics.fluency import Fluency as Fluency
+    from actadd_lens.metrics.logits import KL as KL
     from actadd_lens.metrics.logits import Disruption as Disruption
     from actadd_lens.metrics.logits import Effectiveness as Effectiveness
+    from actadd_lens.metrics.logits import Entropy as Entropy
     from actadd_lens.metrics.logits import LogitDifference as LogitDifference
     from actadd_lens.metrics.logits import LogitMetric as LogitMetric
+    from actadd_lens.metrics.logits import RelativeKL as RelativeKL
+    from actadd_lens.metrics.logits import ReverseKL as ReverseKL
     from actadd_lens.metrics.logits import TokenLogProb as TokenLogProb
     from actadd_lens.metrics.logits import TokenRank as TokenRank
+    from actadd_lens.metrics.logits import TotalVariation as TotalVariation
     from actadd_lens.metrics.logits import entropy as entropy
     from actadd_lens.metrics.logits import kl as kl
     from actadd_lens.metrics.logits import relative_kl as relative_kl
@@ -63,6 +68,11 @@ _FILE_OF = {
     "weddings": "words",
     # of next-token distributions
     "LogitMetric": "logits",
+    "TotalVariation": "logits",
+    "ReverseKL": "logits",
+    "RelativeKL": "logits",
+    "Entropy": "logits",
+    "KL": "logits",
     "Disruption": "logits",
     "Effectiveness": "logits",
     "LogitDifference": "logits",

@@ -116,7 +116,11 @@ def _draw(ax: Axes, panel: Panel, front: pd.DataFrame, name: str) -> None:
     steps = front["cost"].repeat(2)[1:], front["success"].repeat(2)[:-1]
     ax.plot(*steps, color=COLOURS[1], linewidth=1.2)
     looks = [
-        (front, f"steered, on the {name}", {"marker": "o", "color": COLOURS[1], "zorder": 3}),
+        (
+            front,
+            f"steered, on the Pareto {name}",
+            {"marker": "o", "color": COLOURS[1], "zorder": 3},
+        ),
         (others, "steered", {"marker": "o", "color": COLOURS[0], "alpha": 0.75, "markersize": 3}),
     ]
     for kind, rows in panel.controls.groupby("kind"):

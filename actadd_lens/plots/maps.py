@@ -36,6 +36,7 @@ CELL_INCHES = (0.33, 0.25)
 BESIDE_INCHES = 1.2  # for the labels of y and the colour bar
 UNDER_INCHES = 0.8  # for the labels of x and the title
 BAR_INCHES = 0.12
+LINE_INCHES = 0.17  # of the note and the legend
 VALUE_POINTS = 6.5
 EMPTY_COLOUR = "0.9"
 HALO = withStroke(linewidth=3.4, foreground="white")  # black on it is seen on any colour
@@ -90,7 +91,7 @@ def heat_map(
     columns, rows = (sorted(steered[name].unique()) for name in grid)
     means = pd.concat([steered["mean"], clean["mean"]]).dropna()
     with drawing() as figure:
-        colours, decimals = _colours(means), _decimals(means, unit)
+        colours, decimals = _colours(means, unit), _decimals(means, unit)
         axes, abreast, width = _axes(figure, len(shown), len(columns), len(rows))
         for ax, panel, place in zip(axes, shown, framed, strict=True):
             values = panel.steered.pivot(index=y, columns="layer", values="mean")
@@ -106,6 +107,8 @@ def heat_map(
         keys: dict[str, Artist] = {"chosen": Patch(**FRAME)} if any(framed) else {}
         keys |= _bar(figure, axes, colours, labelled(label, unit), clean["mean"])
         legend(figure, (), note, keys)
+        n_lines = len(keys) + len(wrapped(note or "", figure.get_figwidth(), 8).splitlines())
+        figure.set_figheight(figure.get_figheight() + LINE_INCHES * n_lines)
     return figure
 
 
@@ -148,8 +151,10 @@ def _axes(figure: Figure, n: int, columns: int, rows: int) -> tuple[list[Axes], 
     return axes, abreast, width
 
 
-def _colours(means: pd.Series) -> ScalarMappable:
-    """Colours of the values, and of a span of 0 to 1 where there is none."""
+def _colours(means: pd.Series, unit: str | None) -> ScalarMappable:
+    """Colours of the values, of all percentages, and of a span of 0 to 1 where there is none."""
+    if unit == "%" and means.between(0, 100).all():
+        return ScalarMappable(Normalize(0, 100), mpl.rcParams["image.cmap"])
     low, high = (float(means.min()), float(means.max())) if len(means) else (0.0, 1.0)
     if low < 0 < high:
         return ScalarMappable(CenteredNorm(0, max(-low, high)), DIVERGING)

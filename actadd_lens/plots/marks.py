@@ -49,7 +49,8 @@ def label_y(axes: Sequence[Axes], label: str, unit: str | None, shown: pd.DataFr
         ax.set_ylabel(wrapped(labelled(label, unit), 2.2))
     values = shown[[*MEAN]]
     if unit == "%" and not (values.lt(0) | values.gt(100)).any(axis=None):
-        axes[0].set_ylim(0, 100)
+        axes[0].set_ylim(-3, 103)  # what lies at the ends is seen whole
+        axes[0].set_yticks(range(0, 101, 20))
 
 
 def log_ticks(axis: Axis, values: Any) -> None:

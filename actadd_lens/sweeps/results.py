@@ -100,9 +100,12 @@ class Result:
         return table.astype({name: rows[name].dtype for name in columns})
 
     def interval(self, rows: DataFrame, confidence: float = 0.95) -> ClusterInterval:
-        """Mean over prompts of the rows of one metric, with its interval."""
+        """Mean over prompts of the rows of one metric, with its interval.
+
+        A prompt that was given twice counts once.
+        """
         share = rows["metric"].iloc[0] in self.shares
-        return interval_of(rows["value"], rows["prompt_index"], confidence, share=share)
+        return interval_of(rows["value"], rows["prompt"], confidence, share=share)
 
     def values_of(self, metric: str) -> DataFrame:
         """The rows of one metric; of "dose" and "kl" too, a row for each cell and prompt.
@@ -164,7 +167,8 @@ class Result:
             frame = table.to_pandas()
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise SweepFileError(
-                f"cannot read {path}: {error}: give a file that {cls.__name__}.save wrote"
+                f"cannot read {path} ({type(error).__name__}: {error}): give a file that "
+                f"{cls.__name__}.save wrote"
             ) from error
         found = tuple(header.get(name) for name in ("format", "version", "kind"))
         if found != (FORMAT, VERSION, cls.__name__):
@@ -175,6 +179,10 @@ class Result:
         places = [json.loads(p) if isinstance(p, str) else None for p in frame["position"]]
         frame = typed(frame.assign(position=pd.Series(places, dtype=object)))
         return cls(frame, header["provenance"], header["complete"])
+
+    def _note(self, note: str) -> str:
+        """A figure's note; it says so if cells or prompts are missing."""
+        return note if self.complete else f"{note}; interrupted: not every cell has every prompt"
 
     def __repr__(self) -> str:
         cells = self.frame[self.keys].drop_duplicates()
@@ -214,6 +222,7 @@ def noted(cells: DataFrame, unit: str | None) -> str:
     note = f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{points}"
     others = cells[~cells["control"].isin([STEERED, UNSTEERED])]
     spans = []
+    others = others.dropna(subset="mean")
     for name, own in others.groupby(others["control"].str.split(":").str[0], sort=False):
         ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
         spans.append(f"{name} {' to '.join(ends)}{sign}")

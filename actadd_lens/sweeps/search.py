@@ -37,6 +37,8 @@ class Best:
     """Cells that it is the best of."""
     allowed: int
     """Those of them that meet ``subject_to``."""
+    tied: int
+    """Those of the allowed whose mean is the same, itself among them."""
     subject_to: tuple[str, ...] = ()
     test: ClusterInterval | None = None
     """On prompts that had no part in the choice."""
@@ -45,10 +47,15 @@ class Best:
 
     def __str__(self) -> str:
         where = f"{self.pair} at layer {self.layer}, coefficient {self.coefficient:g}"
-        limits = f" with {', '.join(self.subject_to)}" if self.subject_to else ""
+        among = f"{self.searched} cells"
+        if self.subject_to:
+            among = (
+                f"{self.allowed} cells with {', '.join(self.subject_to)} ({self.searched} tried)"
+            )
+        tied = f"; {self.tied} cells tie" if self.tied > 1 else ""
         lines = [
             f"{where}, position {self.position}",
-            f"  best of {self.searched} cells{limits} by {self.metric}: {_shown(self.value)}",
+            f"  best of {among} by {self.metric}: {_shown(self.value)}{tied}",
         ]
         if self.test is not None:
             lines.append(f"  on held-out prompts: {_shown(self.test)}")
@@ -118,6 +125,7 @@ class SweepResult(Result):
             value=self._interval_at(metric, chosen),
             searched=len(means),
             allowed=int(allowed.sum()),
+            tied=int((ranked["rank"] == chosen["rank"]).sum()),
             subject_to=limits,
             test=None if held_out is None else held_out._interval_at(metric, chosen),
             held_out=held_out,
@@ -133,17 +141,16 @@ class SweepResult(Result):
         Returns:
             A row for each steered cell and the clean run: ``pair``, ``layer``, ``coefficient``,
             ``position``, ``control``; ``success``, ``success_low``, ``success_high`` and the same
-            of ``cost``: means with 95 % intervals over prompts; ``on_front``: whether no steered
-            cell of the same pair is at least as good in both and better in one.
+            of ``cost``: means with 95 % intervals over prompts; ``on_front``: whether neither the
+            clean run nor a cell of the same pair is as good in both and better in one.
 
         Raises:
             SweepError: There is no such metric.
         """
         table = self._axis("success", success).merge(self._axis("cost", cost), on=self.keys)
-        steered = table[table["control"] == STEERED]
         table["on_front"] = [
             row["control"] == STEERED
-            and not _is_beaten(row, steered[steered["pair"] == row["pair"]])
+            and not _is_beaten(row, table[table["pair"].isin([row["pair"], None])])
             for _, row in table.iterrows()
         ]
         return table
@@ -174,11 +181,15 @@ class SweepResult(Result):
                 place = chosen.layer, chosen.coefficient
                 alone = steered["pair"].nunique() == steered["position"].nunique() == 1
                 framed = place if alone else {(chosen.pair, chosen.position): place}
-            options.setdefault("note", noted(cells, options.get("unit")))
+            options.setdefault("note", self._note(noted(cells, options.get("unit"))))
             return plots.heat_map(cells, chosen=framed, label=label, **options)
+        options.setdefault("note", self._note(f"95 % intervals, n = {steered['n'].max()} prompts"))
+        if len(steered) == 1:
+            named = {STEERED: "steered", UNSTEERED: "clean"}
+            cells["run"] = cells["control"].map(lambda control: named.get(control, control))
+            return plots.bars(cells, x="run", ylabel=label, **options)
         several_layers = steered["layer"].nunique() > 1
         draw = plots.layer_profile if several_layers else plots.coefficient_curve
-        options.setdefault("note", f"bands: 95 % intervals, n = {steered['n'].max()} prompts")
         return draw(cells, ylabel=label, **options)
 
     def plot_pareto(self, success: str, cost: str, **options: Any) -> Figure:
@@ -191,6 +202,8 @@ class SweepResult(Result):
         """
         from actadd_lens import plots
 
+        n = self.frame["prompt"].nunique()
+        options.setdefault("note", self._note(f"95 % intervals, n = {n} prompts"))
         return plots.pareto(self.pareto(success, cost), success=success, cost=cost, **options)
 
     def _axis(self, name: str, metric: str) -> DataFrame:

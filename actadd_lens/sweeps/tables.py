@@ -63,4 +63,9 @@ def typed(frame: DataFrame) -> DataFrame:
     for name in ("pair", "position", "control", "text"):
         column = [None if pd.isna(value) else value for value in frame[name].astype(object)]
         frame = frame.assign(**{name: pd.Series(column, dtype=object, index=frame.index)})
-    return frame.astype(TYPES)
+    whole = [
+        name
+        for name in frame
+        if frame[name].dtype == float and name not in ("value", "dose", "kl", "fraction")
+    ]
+    return frame.astype({**TYPES, **dict.fromkeys(whole, "Int64")})
