@@ -319,3 +319,15 @@ def test_figures_of_an_interrupted_sweep_say_so():
         complete=False,
     )
     assert "interrupted" in result.plot("good").legends[0].get_title().get_text()
+
+
+def test_the_clean_run_competes_on_the_front_of_every_pair(neo):
+    class Zero:
+        name = "zero"
+
+        def __call__(self, clean, steered):
+            return [0.0] * len(clean)
+
+    pairs = [("Love", "Hate"), ("I", "She")]
+    result = al.sweep(neo, pairs, TEXTS, layers=[1], metrics=[Zero()], progress=False)
+    assert not result.pareto("zero", "kl")["on_front"].any()

@@ -148,9 +148,10 @@ class SweepResult(Result):
             SweepError: There is no such metric.
         """
         table = self._axis("success", success).merge(self._axis("cost", cost), on=self.keys)
+        clean = table["control"] == UNSTEERED
         table["on_front"] = [
             row["control"] == STEERED
-            and not _is_beaten(row, table[table["pair"].isin([row["pair"], None])])
+            and not _is_beaten(row, table[clean | (table["pair"] == row["pair"])])
             for _, row in table.iterrows()
         ]
         return table
