@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from actadd_lens.separation import split_half as split_half
     from actadd_lens.steering import fwd_hooks as fwd_hooks
     from actadd_lens.steering import steer as steer
+    from actadd_lens.sweeps import Best as Best
     from actadd_lens.sweeps import SweepResult as SweepResult
     from actadd_lens.sweeps import coefficient_sweep as coefficient_sweep
     from actadd_lens.sweeps import layer_sweep as layer_sweep
@@ -115,6 +116,7 @@ _ROOM_OF = {
     "layer_sweep": "sweeps",
     "coefficient_sweep": "sweeps",
     "SweepResult": "sweeps",
+    "Best": "sweeps",
     "position_ablation": "ablations",
     "dimension_ablation": "ablations",
     "layer_transplant": "ablations",
