@@ -1,8 +1,8 @@
 """Sweeps: many ways to steer, measured at close to the least arithmetic that does it.
 
-``cells`` says what is tried and ``controls`` what it is set beside; ``reading`` takes logit metrics,
-as many at once as ``budget`` allows, and ``writing`` completion metrics; ``store`` keeps what is
-made, and ``identity`` and ``settings`` tell whether it is of the same measurement; ``measuring``
+``cells`` says what is tried and ``controls`` what it is set beside; ``reading`` takes logit
+metrics, as many at once as ``budget`` allows, and ``writing`` completion metrics; ``store`` keeps
+what is made, and ``identity`` and ``settings`` tell if it is of the same measurement; ``measuring``
 runs it all, ``tables`` makes the table of it; ``results`` and ``search`` are what a caller gets;
 ``grids`` is the way in.
 """

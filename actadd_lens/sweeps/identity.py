@@ -93,18 +93,20 @@ def plain(value: Any) -> Any:
 
 
 def _weights(module: nn.Module) -> str:
-    """Every bit counts, and its place does; sums of integers come out the same in any order."""
+    """Of every bit, in one pass over memory: rows are summed as integers, and weighted by place.
+
+    Sums of integers come out the same in any order, on any machine.
+    """
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
-        bits = tensor.detach().contiguous()
-        if bits.element_size() in _INTEGERS and not bits.is_complex():
-            bits = bits.view(_INTEGERS[bits.element_size()])
-        rows = bits.reshape(len(bits) if bits.ndim else 1, -1)
-        sums = [
-            int((part * torch.arange(1, len(part) + 1, device=part.device)).sum())
-            for part in (rows.sum(dim=d, dtype=torch.int64) for d in (0, 1))
-        ]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {sums}".encode())
+        rows = tensor.detach().contiguous()
+        rows = rows.reshape(len(rows) if rows.ndim else 1, -1)
+        size = rows.element_size()
+        widest = torch.int64 if rows.shape[1] * size % 8 == 0 else _INTEGERS[size]
+        sums = rows.view(widest).sum(dim=1, dtype=torch.int64)
+        place = torch.arange(1, len(sums) + 1, device=sums.device)
+        total = int((sums * place).sum()) if rows.numel() else 0
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {total}".encode())
     return digest.hexdigest()[:16]
 
 
