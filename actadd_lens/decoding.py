@@ -35,7 +35,7 @@ from actadd_lens.vectors import SteeringVector
 _CACHE_BYTES = 2**31
 """Bound on the key-value caches and logits of one batch, where the caller sets no batch size."""
 
-_MOST_ROWS = 64
+_MOST_ROWS = 128
 """More rows at once gain next to nothing."""
 
 Step = Callable[
@@ -86,7 +86,7 @@ def complete(
         model: In eval mode.
         requests: Whose vectors fit on their prompts.
         sampling: How tokens are drawn.
-        batch_size: Rows decoded at once; by default what fits into 2 GiB, 64 at most.
+        batch_size: Rows decoded at once; by default what fits into 2 GiB, 128 at most.
         advance: Called with the number of tokens that each step has settled.
 
     Yields:

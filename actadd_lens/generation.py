@@ -127,7 +127,7 @@ def generate(
             not count.
         seed: With the index of prompt and sample, the key of a completion's random stream.
         stop_at_eos: Whether a completion ends at the tokenizer's EOS.
-        batch_size: Completions decoded at once; by default as many as fit into 2 GiB, at most 64.
+        batch_size: Completions decoded at once; by default as many as fit into 2 GiB, at most 128.
             It changes speed and memory, no result.
         progress: Whether to show a progress bar.
 
