@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,8 @@ def _settings(
     if samples is None:
         samples = 1 if question.task else 0
     given = options.pop("controls")
-    return {"samples": samples, "controls": given or controls, **options}
+    shown = sys.stderr.isatty()
+    return {"samples": samples, "controls": given or controls, "progress": shown, **options}
 
 
 def _position(text: str) -> int | str:
