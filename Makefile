@@ -4,14 +4,15 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 OUT ?= out/demo
 VENV := .venv
+PEER := .venv-peer
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench notebooks docs clean distclean
+.PHONY: help demo test lint format bench bench-peer notebooks docs clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## steer the bundled model: completions, success rates, plots (OUT=out/demo)
 	@$(BIN)/actadd-lens demo --out $(OUT)
@@ -31,6 +32,9 @@ format: $(VENV)/.installed-dev ## rewrite the sources as the format check wants 
 bench: $(VENV)/.installed ## speed and memory, as ratios within one run
 	$(BIN)/python -m benchmarks
 
+bench-peer: $(VENV)/.installed $(PEER)/.installed ## the same sweeps by the package steering-vectors, in .venv-peer
+	$(BIN)/python -m benchmarks --peer $(PEER)/bin/python
+
 notebooks: $(VENV)/.installed-dev ## run the notebooks and keep their output
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
@@ -38,12 +42,12 @@ docs: $(VENV)/.installed-docs ## build the documents into build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
-clean: ## remove what the targets wrote, but not .venv
+clean: ## remove what the targets wrote, but not .venv and .venv-peer
 	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find actadd_lens tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean ## remove .venv and .venv-peer too
+	rm -rf $(VENV) $(PEER)
 
 # The stamps make a repeated target quick; a change of either file installs again.
 $(BIN)/python:
@@ -60,3 +64,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing actadd-lens[$*] (a few minutes the first time)"
 	@$(INSTALL) -e '.[$*]'
 	@touch $@ $(VENV)/.installed
+
+$(PEER)/.installed: benchmarks/peer-requirements.txt
+	@echo "setting up $(PEER) with $(PYTHON) (a few minutes the first time)"
+	@$(PYTHON) -m venv --clear $(PEER)
+	@$(PEER)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@

@@ -1,14 +1,17 @@
-"""Print the table of docs/benchmarks.md: ``python -m benchmarks``."""
+"""Print the tables of docs/benchmarks.md: ``python -m benchmarks [PART ...]``."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import torch
 import actadd_lens as al
 from actadd_lens.models import TESTBED
 from actadd_lens.twin import clean_twin
+from benchmarks import against_peer, peak, sweeps
 from benchmarks.checkpoint import make_gpt2_small, prompt_of
 from benchmarks.measures import Row, Times, interleaved, speedup
 
@@ -160,37 +164,76 @@ def importing() -> Iterator[Row]:
     yield Row("import actadd_lens, seconds", False, 0.3, best, middle, "")
 
 
-def rows() -> Iterator[Row]:
-    """Every line of the table, each as soon as it is known."""
-    yield from importing()
-    with tempfile.TemporaryDirectory() as directory:
-        make_gpt2_small(Path(directory))
-        model = al.load_model(directory, device="cpu")
-        from transformers import AutoModelForCausalLM
+def swept(model: Any, directory: Path) -> Iterator[Row]:
+    """Grids of configurations."""
+    yield from sweeps.reading(model, 1, 16, target=4, every=2, repetitions=REPETITIONS)
+    yield from sweeps.reading(model, 8, 32, target=2.2, every=4, repetitions=2)
+    yield from peak.rows(directory)
+    yield from sweeps.writing(model, every=8, repetitions=2)
 
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that most lines are about."""
+
+    directory: Path
+    """Its checkpoint."""
+    model: Any
+    plain: Any
+    """By transformers alone."""
+
+
+PARTS: dict[str, Callable[[Subject], Iterator[Row]]] = {
+    "import": lambda _: importing(),
+    "memory": lambda s: memory(s.model),
+    "extraction": lambda s: extraction(s.model),
+    "likelihood": lambda s: chain(
+        likelihood(s.model, s.plain, 4, 5.0), likelihood(s.model, s.plain, 12, 5.0)
+    ),
+    "generation": lambda s: chain(generation(s.model, s.plain, 1), generation(s.model, s.plain, 8)),
+    "testbed": lambda _: bundled(),
+    "sweeps": lambda s: swept(s.model, s.directory),
+}
+
+
+def rows(parts: Sequence[str], peer: Path | None) -> Iterator[Row]:
+    """The lines that are asked for, each as soon as it is known."""
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        make_gpt2_small(directory)
+        model = al.load_model(directory, device="cpu")
+        if peer is not None:
+            yield from against_peer.rows(model, directory, peer)
+            return
         plain = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="sdpa").eval()
-        yield from memory(model)
-        yield from extraction(model)
-        yield from likelihood(model, plain, 4, 5.0)
-        yield from likelihood(model, plain, 12, 5.0)
-        yield from generation(model, plain, 1)
-        yield from generation(model, plain, 8)
-    yield from bundled()
+        for part in parts:
+            yield from PARTS[part](Subject(directory, model, plain))
 
 
 def main() -> None:
     """Print Markdown, line by line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Print a Markdown table of speed and memory."
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--peer", type=Path, metavar="PYTHON", help="compare with what it runs")
+    asked = parser.parse_args()
+    for part in asked.parts:
+        if part not in PARTS:
+            parser.error(f"there is no part {part!r}: choose from {', '.join(PARTS)}")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(
-        f"GPT-2-small size, random weights, {N_PROMPT} prompt tokens, {N_NEW} new ones, "
-        f"CPU time of one thread, best (median) of {REPETITIONS} or more interleaved repetitions\n"
+        "GPT-2-small size, random weights, CPU time of one thread, best (median) of interleaved "
+        "repetitions\n"
     )
     print("| quantity | target | measured (median) | met | |")
     print("|---|---|---|---|---|", flush=True)
-    for row in rows():
+    for row in rows(asked.parts or list(PARTS), asked.peer):
         bound = f"{'>=' if row.at_least else '<='} {row.target:g}"
-        measured = f"{row.best:.3f} ({row.middle:.3f})"
+        measured = f"{row.best:.4g} ({row.middle:.4g})"
         verdict = "yes" if row.met else "no"
         print(f"| {row.quantity} | {bound} | {measured} | {verdict} | {row.detail} |", flush=True)
 

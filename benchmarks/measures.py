@@ -63,3 +63,14 @@ def speedup(quantity: str, target: float, ours: Times, other: Times, n_tokens: i
         quantity, True, target, other.best / ours.best, other.middle / ours.middle,
         f"{n_tokens / ours.best:.1f} against {n_tokens / other.best:.1f} tokens/s",
     )  # fmt: skip
+
+
+def times_faster(quantity: str, target: float, ours: Times, other: Times, detail: str) -> Row:
+    """How many times as long ``other`` takes for the same work, at least ``target``."""
+    ratios = other.best / ours.best, other.middle / ours.middle
+    return Row(quantity, True, target, *ratios, detail)
+
+
+def seconds(times: Times) -> str:
+    """The best, to be read."""
+    return f"{times.best:.1f} s"
