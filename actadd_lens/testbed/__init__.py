@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from actadd_lens.testbed.metrics import OnTopic as OnTopic
     from actadd_lens.testbed.metrics import Polite as Polite
     from actadd_lens.testbed.metrics import Positive as Positive
+    from actadd_lens.testbed.metrics import SameTopic as SameTopic
     from actadd_lens.testbed.metrics import Valid as Valid
 
-_METRICS = ("FactRecall", "OnTopic", "Polite", "Positive", "Valid")
+_METRICS = ("FactRecall", "OnTopic", "Polite", "Positive", "SameTopic", "Valid")
 
 __all__ = [
     "TASKS",
@@ -34,6 +35,7 @@ __all__ = [
     "OnTopic",
     "Polite",
     "Positive",
+    "SameTopic",
     "Success",
     "Task",
     "Valid",

@@ -79,6 +79,26 @@ class OnTopic:
 
 
 @dataclass(frozen=True)
+class SameTopic:
+    """Whether a completion has the topic of its prompt; NaN for a prompt without one.
+
+    >>> SameTopic()([al.Completion("Anna loved the song.", " We sang.", (), (), 0, 0)])
+    [1.0]
+    """
+
+    name: ClassVar[str] = "same_topic"
+    share: ClassVar[bool] = True
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """1.0, 0.0 or NaN a completion."""
+        asked = [topic(completion.prompt) for completion in completions]
+        return [
+            float("nan") if wanted is None else float(topic(completion.text) == wanted)
+            for completion, wanted in zip(completions, asked, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
 class Valid:
     """Whether every sentence of a completion is one of the grammar, the last one as far as it goes.
 

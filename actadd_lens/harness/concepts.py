@@ -1,0 +1,126 @@
+"""What a model is steered towards, and what an experiment needs to know of its language."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from actadd_lens.errors import PromptError
+from actadd_lens.forward import Bridge
+from actadd_lens.generation import Completion
+from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.prompts import ContrastPair, tokenize
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A direction: contrast pairs for it, prompts to turn, and how a success is read."""
+
+    name: str
+    pair: ContrastPair
+    """The pair that experiments with one vector use."""
+    others: tuple[ContrastPair, ...]
+    """Further pairs for the same, for mean differences and for the variance over pairs."""
+    selection: tuple[str, ...]
+    """Prompts to choose layer and coefficient on."""
+    test: tuple[str, ...]
+    """Prompts to report on; they share none with the others."""
+    success: CompletionMetric
+    """1.0 where a completion is what is wanted, else 0.0."""
+    wanted: str
+    """What that is, for reports: "positive completions of negative prompts"."""
+    cell: tuple[int, float] | None = None
+    """Layer and coefficient; None where they have to be searched on the selection prompts."""
+
+    @property
+    def pairs(self) -> tuple[ContrastPair, ...]:
+        """The pair and the others."""
+        return (self.pair, *self.others)
+
+    def fitted(self, model: Bridge, n: int) -> "Concept":
+        """With at most ``n`` prompts a split, each as long as every pair.
+
+        Raises:
+            PromptError: No prompt of a split is long enough.
+        """
+        rows = max(pair.tokens(model).shape[1] for pair in self.pairs)
+        found = {}
+        for split in ("selection", "test"):
+            prompts: tuple[str, ...] = getattr(self, split)
+            lengths = map(len, tokenize(model, prompts))
+            long = [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
+            if not long:
+                raise PromptError(
+                    f"none of {len(prompts)} {split} prompts for {self.name} has {rows} tokens, "
+                    "as many as the pairs: give longer prompts or shorter pairs"
+                )
+            found[split] = tuple(long[:n])
+        return replace(self, **found)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """1.0 where a completion is a success and coherent, else 0.0: what searches look for.
+
+    A search for success alone would take the coefficient at which a text consists of nothing else.
+    """
+
+    success: CompletionMetric
+    coherence: CompletionMetric
+    name: ClassVar[str] = "sound_success"
+    share: ClassVar[bool] = True
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """1.0 or 0.0 a completion."""
+        both = zip(self.success(completions), self.coherence(completions), strict=True)
+        return [float(success == 1 and coherent == 1) for success, coherent in both]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question with a known answer of one word."""
+
+    prompt: str
+    answer: str
+
+
+class Material(Protocol):
+    """Concepts, texts and judges for one model: what differs between the testbed and real data."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """Sampling options of every run, steered or not."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Names of the concepts that are topics, the paper's weddings first."""
+
+    @property
+    def filler(self) -> str:
+        """A sentence that a vector can land on before a question, so that they do not overlap."""
+
+    @property
+    def coherence(self) -> CompletionMetric:
+        """1.0 where a completion is sound language, else 0.0."""
+
+    @property
+    def relevance(self) -> CompletionMetric:
+        """How well a completion keeps to the subject of its prompt; higher is better."""
+
+    def concept(self, name: str) -> Concept:
+        """One of "sentiment", "reversed" (the other way), "register" (toxicity) and the topics."""
+
+    def words(self, topic: str) -> Sequence[str]:
+        """Words that belong to a topic, in lower case."""
+
+    def documents(self, n: int) -> Sequence[str]:
+        """Texts on anything, to read."""
+
+    def openings(self, n: int) -> Sequence[str]:
+        """Prompts after which a noun of any topic may come."""
+
+    def facts(self, n: int) -> Sequence[Fact]:
+        """Questions that a model should answer as well as before."""

@@ -1,0 +1,145 @@
+"""Figures out of a measurement, by run: means, paired changes, tables for reports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean
+from actadd_lens.sweeps import Result
+from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.results import interval_of
+
+NAMES = {STEERED: "steered", UNSTEERED: "unsteered", "mean_difference": "mean difference"}
+"""What runs are called in reports, where that is not the name of the control."""
+ORDER = ("unsteered", "steered", "mean difference", "prompted", "negated", "random", "shuffled")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """A measurement with a column ``run``; draws of a random vector are one run, "random"."""
+
+    result: Result
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Every value."""
+        frame = self.result.frame
+        kinds = frame["control"].astype(str).str.split(":").str[0]
+        return frame.assign(run=kinds.map(lambda kind: NAMES.get(kind, kind)))
+
+    def rows(self, metric: str, run: str = "steered", **labels: Any) -> pd.DataFrame:
+        """Values of one metric in one run; the unsteered run has no labels.
+
+        Raises:
+            KeyError: There are none.
+        """
+        frame = self.frame
+        mask = (frame["metric"] == metric) & (frame["run"] == run)
+        for name, value in labels.items() if run != "unsteered" else ():
+            mask &= (frame[name] == value).fillna(False).astype(bool)
+        if not mask.any():
+            raise KeyError(f"no {metric} of {run} at {labels}")
+        return frame[mask]
+
+    def value(self, metric: str, run: str = "steered", **labels: Any) -> ClusterInterval:
+        """Mean over prompts with its interval."""
+        rows = self.rows(metric, run, **labels)
+        return interval_of(rows["value"], rows["prompt"], share=metric in self.result.shares)
+
+    def change(
+        self,
+        metric: str,
+        run: str = "steered",
+        than: str = "unsteered",
+        *,
+        where: Mapping[str, Any] | None = None,
+        **labels: Any,
+    ) -> ClusterInterval:
+        """Mean over prompts of one run minus another, paired by prompt, with its interval.
+
+        Args:
+            metric: Which.
+            run: The one.
+            than: The other.
+            where: Labels of the other, where they are not those of the one.
+            **labels: Labels of the one.
+        """
+        ours = _by_prompt(self.rows(metric, run, **labels))
+        theirs = _by_prompt(self.rows(metric, than, **(labels if where is None else where)))
+        paired = (ours - theirs).dropna()
+        return cluster_mean(paired, paired.index) if len(paired) else _nothing(len(ours))
+
+    def summary(self) -> pd.DataFrame:
+        """``Result.summary`` with the column ``run`` in place of ``control``; draws are pooled."""
+        keys = [key for key in self.result.keys if key != "control"]
+        frame = self.frame
+        lines = []
+        for labels, own in frame.groupby([*keys, "run", "metric"], sort=False, dropna=False):
+            share = labels[-1] in self.result.shares
+            i = interval_of(own["value"], own["prompt"], share=share)
+            dose = own.drop_duplicates([*keys, "control", "prompt_index"])["dose"].mean()
+            lines.append((*labels, i.mean, i.low, i.high, i.n, i.missing, dose))
+        columns = [*keys, "run", "metric", "mean", "low", "high", "n", "missing", "dose"]
+        table = pd.DataFrame(lines, columns=columns)
+        return table.astype({key: frame[key].dtype for key in keys})
+
+    def by_run(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+        """A line for each run (and cell), a column for each metric, as text with intervals."""
+        table = self.summary()
+        chosen = list(metrics) if metrics else self.result.metrics
+        told = [key for key in self.result.keys if key != "control"]
+        told = [key for key in told if table[key].nunique() > 1]
+        table = table[table["metric"].isin(chosen)]
+        lines: dict[tuple[Any, ...], dict[str, str]] = {}
+        for row in table.to_dict("records"):
+            key = (*("" if pd.isna(row[k]) else row[k] for k in told), row["run"])
+            shown = text_of(
+                Interval(row["mean"], row["low"], row["high"], row["n"]),
+                share=row["metric"] in self.result.shares,
+            )
+            lines.setdefault(key, {"n": str(row["n"])})[row["metric"]] = shown
+        found = pd.DataFrame(
+            [
+                {**dict(zip([*told, "run"], key, strict=True)), **values}
+                for key, values in lines.items()
+            ]
+        )
+        rank = {name: i for i, name in enumerate(ORDER)}
+        place = found["run"].map(lambda run: rank.get(run, len(rank)))
+        found = found.assign(_place=place).sort_values([*told, "_place"], kind="stable")
+        return found[[*told, "run", *chosen, "n"]].reset_index(drop=True)
+
+
+def text_of(interval: Interval, *, share: bool = False, n: bool = False) -> str:
+    """A mean with its interval; shares in percent.
+
+    >>> text_of(Interval(0.5, 0.25, 0.75, 8), share=True, n=True)
+    '50 % [25, 75], n = 8'
+    >>> text_of(Interval(1.234, 1.2, 1.3, 8))
+    '1.23 [1.2, 1.3]'
+    """
+    behind = f", n = {interval.n}" if n else ""
+    if share:
+        mean, low, high = (f"{100 * x:.0f}" for x in (interval.mean, interval.low, interval.high))
+        return f"{mean} % [{low}, {high}]{behind}"
+    return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]{behind}"
+
+
+def each(intervals: Mapping[str, Interval], *, share: bool = False) -> str:
+    """Several intervals, named.
+
+    >>> each({"a": Interval(0.5, 0.25, 0.75, 8)}, share=True)
+    'a 50 % [25, 75]'
+    """
+    return "; ".join(f"{name} {text_of(i, share=share)}" for name, i in intervals.items())
+
+
+def _by_prompt(rows: pd.DataFrame) -> "pd.Series[float]":
+    return rows.groupby("prompt", sort=False)["value"].mean()
+
+
+def _nothing(missing: int) -> ClusterInterval:
+    nan = float("nan")
+    return ClusterInterval(nan, nan, nan, 0, missing)

@@ -1,0 +1,277 @@
+"""What an experiment runs on, and how it measures."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from actadd_lens import forward
+from actadd_lens.extraction import extract, mean_differences
+from actadd_lens.forward import Bridge
+from actadd_lens.harness.concepts import Concept, Material, Sound
+from actadd_lens.harness.readings import Readings
+from actadd_lens.harness.sizes import Sizes
+from actadd_lens.harness.work import Ask, Axis
+from actadd_lens.metrics.registry import Metric
+from actadd_lens.prompts import ContrastPair, tokenize
+from actadd_lens.sweeps import Result, SweepResult
+from actadd_lens.sweeps.cells import STEERED, Cell, Run, clean_cell
+from actadd_lens.sweeps.controls import control_vector
+from actadd_lens.sweeps.grids import Grid
+from actadd_lens.sweeps.identity import fingerprint
+from actadd_lens.sweeps.measuring import measure
+from actadd_lens.vectors import SteeringVector, source
+
+BASELINES = ("random", "random:1", "random:2", "negated", "prompted", "mean_difference")
+"""Beside the unsteered run, in every table."""
+SEARCHED = (1.0, 2.0, 4.0, 6.0)
+"""Coefficients that are tried where none is known."""
+MEAN_SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Coefficients of the mean difference, which is added at every position, not at a few."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model with its material, and how much is measured of it."""
+
+    model: Bridge
+    material: Material
+    sizes: Sizes
+    directory: Path
+    """Of the experiment that is run: what is measured is committed to files in it."""
+    seed: int = 0
+    progress: bool = True
+    asked: list[Ask] = field(default_factory=list, compare=False)
+    """What was asked of the model until now."""
+
+    @property
+    def n_layers(self) -> int:
+        """Of the model."""
+        return forward.n_layers(self.model)
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """Layers to try: all, or as many as the sizes allow, spread evenly."""
+        n, most = self.n_layers, min(self.n_layers, self.sizes.layers)
+        return sorted({round(i * (n - 1) / max(1, most - 1)) for i in range(most)})
+
+    @cached_property
+    def sampling(self) -> dict[str, Any]:
+        """Sampling options of every run."""
+        return {"max_new_tokens": self.sizes.new_tokens, **self.material.sampling}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What decides the figures: model, material, sizes, sampling, seed, versions."""
+        return {
+            "model": str(self.model.cfg.model_name),
+            "weights": fingerprint(self.model),
+            "precision": str(self.model.cfg.dtype),
+            "material": self.material.name,
+            "sizes": asdict(self.sizes),
+            "sampling": self.sampling,
+            "seed": self.seed,
+            "versions": source(self.model)["versions"],
+        }
+
+    def concept(self, name: str) -> Concept:
+        """A concept with as many prompts as the sizes say, each as long as its pairs."""
+        return self.material.concept(name).fitted(self.model, self.sizes.prompts)
+
+    def cell(self, concept: Concept) -> tuple[int, float]:
+        """Its layer and coefficient: known ones, or the best of a search on selection prompts.
+
+        The search is over every layer and ``SEARCHED``; of equal cells the one of the least
+        coefficient, then the lowest layer is taken.
+        """
+        if concept.cell is not None:
+            return concept.cell
+        grid = Grid({concept.name: concept.pair}, tuple(self.layers), SEARCHED, ("front",), ())
+        found = self.measured(
+            f"search_{concept.name}",
+            list(grid.cells(self.model, self.seed)),
+            concept.selection,
+            [self.sought(concept)],
+        )
+        best = SweepResult(found.frame, found.provenance).best(Sound.name)
+        return best.layer, best.coefficient
+
+    def sought(self, concept: Concept) -> Sound:
+        """What a search for the concept's layer or coefficient looks for."""
+        return Sound(concept.success, self.material.coherence)
+
+    def vector(self, pair: ContrastPair, layer: int) -> SteeringVector:
+        """The vector of a pair."""
+        return extract(self.model, pair, [layer])[layer]
+
+    def baselines(self, concept: Concept) -> list[Cell]:
+        """The clean run, the steered one at the concept's cell, and every baseline.
+
+        The mean difference has a coefficient of its own, searched for: it is added at every
+        position, so that of the pair would not suit it.
+        """
+        layer, c = self.cell(concept)
+        steered = self.arms(concept, self.vector(concept.pair, layer), c)
+        mean, found = self.mean_difference(concept, layer)
+        where = {**_labels(concept, mean, c), "control": "mean_difference"}
+        return [clean_cell(), *steered, Cell(where, Run((found * mean,)))]
+
+    def arms(
+        self,
+        concept: Concept,
+        vector: SteeringVector,
+        c: float,
+        controls: Sequence[str] = BASELINES[:-1],
+        **labels: Any,
+    ) -> list[Cell]:
+        """The cell of a vector of a concept, and those of its controls.
+
+        Args:
+            concept: What it is for; "prompted" puts its positive prompt in front.
+            vector: Without its coefficient.
+            c: The coefficient.
+            controls: By name; see ``sweep``.
+            **labels: Of these cells, in place of the vector's own or beside them.
+        """
+        where = {**_labels(concept, vector, c), **labels}
+        cells = [Cell({**where, "control": STEERED}, Run((c * vector,)))]
+        for name in controls:
+            run = (
+                Run(prefix=concept.pair.positive)
+                if name == "prompted"
+                else Run((control_vector(name, c * vector, self.seed),))
+            )
+            cells.append(Cell({**where, "control": name}, run))
+        return cells
+
+    def grid(
+        self, concept: Concept, layers: Sequence[int], coefficients: Sequence[float]
+    ) -> list[Cell]:
+        """Every layer and coefficient with every baseline, and the clean run.
+
+        The mean difference has the coefficient of its cell here.
+        """
+        pairs = {concept.name: concept.pair}
+        pairs |= {f"other {i}": pair for i, pair in enumerate(concept.others)}
+        grid = Grid(
+            pairs, tuple(layers), tuple(map(float, coefficients)), ("front",), BASELINES,
+            only=concept.name,
+        )  # fmt: skip
+        return list(grid.cells(self.model, self.seed))
+
+    def mean_difference(self, concept: Concept, layer: int) -> tuple[SteeringVector, float]:
+        """Contrastive activation addition at a layer, and the coefficient that suits it best.
+
+        The coefficient is searched on the selection prompts, and so is the token that the
+        differences are taken at: the last of a pair, or the one before it, as the last may be a
+        full stop.
+        """
+        means = {
+            f"token {token}": mean_differences(self.model, concept.pairs, [layer], token)[layer]
+            for token in (-1, -2)
+        }
+        cells = [
+            cell
+            for token, mean in means.items()
+            for c in MEAN_SEARCHED
+            for cell in self.arms(concept, mean, c, (), pair=token)
+        ]
+        found = self.measured(
+            f"search_mean_{concept.name}_{layer}",
+            [clean_cell(), *cells],
+            concept.selection,
+            [self.sought(concept)],
+        )
+        best = SweepResult(found.frame, found.provenance).best(Sound.name)
+        return means[best.pair], best.coefficient
+
+    def measured(
+        self,
+        name: str,
+        cells: Sequence[Cell],
+        prompts: Sequence[str],
+        metrics: Sequence[Metric],
+        *,
+        samples: int | None = None,
+        counts: Axis = "prompts",
+    ) -> Result:
+        """Run cells on prompts; what is made is kept in a file of the experiment's directory.
+
+        Args:
+            name: Of the file; once in an experiment.
+            cells: The clean one first.
+            prompts: Texts to continue or read.
+            metrics: Of completions or of logits.
+            samples: Completions a prompt, as the sizes say by default; 0 for logit metrics alone.
+            counts: Which of the sizes the number of prompts follows.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted; the file goes on from there.
+        """
+        n = self.sizes.samples if samples is None else samples
+        options = self.sampling if n else {}
+        self.asked.append(self._ask(cells, prompts, n, counts))
+        found: Result = measure(
+            Result, self.model, cells, prompts, metrics,
+            {"kind": name, "cells": _described(cells)},
+            samples=n, seed=self.seed, store=self.directory / f"{name}.sqlite",
+            progress=self.progress, **options,
+        )  # fmt: skip
+        if not found.complete:
+            raise KeyboardInterrupt
+        return found
+
+    def _ask(
+        self, cells: Sequence[Cell], prompts: Sequence[str], samples: int, counts: Axis
+    ) -> Ask:
+        runs = list(dict.fromkeys(cell.run for cell in cells))
+        layers = [run.vectors[0].layer if run.vectors else 0 for run in runs]
+        return Ask(
+            len(runs),
+            len(prompts),
+            sum(map(len, tokenize(self.model, prompts))) / len(prompts),
+            counts,
+            samples,
+            self.sizes.new_tokens if samples else 0,
+            len({run.vectors[0].layer for run in runs if run.vectors}),
+            1 - sum(layers) / len(layers) / self.n_layers,
+        )
+
+    def readings(self, name: str, *measured: Any, **options: Any) -> Readings:
+        """``measured``, with means and paired changes at hand."""
+        return Readings(self.measured(name, *measured, **options))
+
+    def said(self, concept: Concept) -> dict[str, str]:
+        """Lines of a set-up: the concept's pair, layer and coefficient, and prompts."""
+        layer, c = self.cell(concept)
+        known = "given" if concept.cell else "chosen on the selection prompts"
+        return {
+            "vector": f"{concept.pair.positive!r} - {concept.pair.negative!r} at layer {layer} of "
+            f"{self.n_layers}, coefficient {c:g} ({known}), front",
+            "prompts": f"{len(concept.test)}, for {concept.wanted}",
+        }
+
+
+def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any]:
+    """Where a vector stands in a table."""
+    return {
+        "pair": concept.name,
+        "layer": vector.layer,
+        "coefficient": c,
+        "position": vector.position,
+    }
+
+
+def _described(cells: Sequence[Cell]) -> str:
+    """A hash of everything that is run."""
+    digest = hashlib.sha256()
+    for cell in cells:
+        digest.update(json.dumps(dict(cell.labels), sort_keys=True).encode())
+        digest.update(cell.run.prefix.encode())
+        for vector in cell.run.vectors:
+            digest.update(f"{vector.hook_point} {vector.position} {vector.rows.shape}".encode())
+            digest.update(vector.rows.numpy().tobytes())
+    return digest.hexdigest()[:16]
