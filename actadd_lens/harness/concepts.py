@@ -43,18 +43,22 @@ class Concept:
             PromptError: No prompt of a split is long enough.
         """
         rows = max(pair.tokens(model).shape[1] for pair in self.pairs)
-        found = {}
-        for split in ("selection", "test"):
-            prompts: tuple[str, ...] = getattr(self, split)
-            lengths = map(len, tokenize(model, prompts))
-            long = [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
-            if not long:
-                raise PromptError(
-                    f"none of {len(prompts)} {split} prompts for {self.name} has {rows} tokens, "
-                    "as many as the pairs: give longer prompts or shorter pairs"
-                )
-            found[split] = tuple(long[:n])
-        return replace(self, **found)
+        return replace(
+            self,
+            selection=self._long_enough(model, rows, "selection")[:n],
+            test=self._long_enough(model, rows, "test")[:n],
+        )
+
+    def _long_enough(self, model: Bridge, rows: int, split: str) -> tuple[str, ...]:
+        prompts: tuple[str, ...] = getattr(self, split)
+        lengths = map(len, tokenize(model, prompts))
+        long = [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
+        if not long:
+            raise PromptError(
+                f"none of {len(prompts)} {split} prompts for {self.name} has {rows} tokens, as "
+                "many as the pairs: give longer prompts or shorter pairs"
+            )
+        return tuple(long)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ def by_run(
         control=np.where(clean, "unsteered", "none"),
         pair=summary[panel],
         run=summary["run"].where(~clean),
+        arm=np.where(summary["run"] == "steered", "steered", "baseline"),
         _rank=summary["run"].map(lambda run: rank.get(run, len(rank))),
     )
     own = own.sort_values("_rank", kind="stable").drop(columns=["_rank", "layer", "position"])
     return plots.bars(
-        own, x="run", ylabel=ylabel, unit=unit,
+        own, x="run", group="arm", ylabel=ylabel, unit=unit,
         note=f"95 % intervals, n = {int(summary['n'].max())} prompts",
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ class Kept:
     name: str
     verdicts: tuple[Verdict, ...]
     facts: Mapping[str, str]
-    shown: list[dict[str, Any]]
+    shown: list[dict[str, str]]
     provenance: Mapping[str, Any]
     seconds: float
     asked: list[dict[str, Any]]
@@ -67,7 +67,7 @@ def keep(name: str, outcome: Outcome, setup: Setup, seconds: float) -> Kept:
         name,
         tuple(outcome.verdicts),
         dict(outcome.facts),
-        outcome.shown.astype(str).to_dict("records"),
+        [{str(k): str(v) for k, v in line.items()} for line in outcome.shown.to_dict("records")],
         plain(setup.provenance),
         round(seconds, 1),
         [asdict(ask) for ask in setup.asked],
@@ -100,7 +100,7 @@ def kept_in(directory: Path) -> Kept | None:
 def _mixed(rows: pd.DataFrame) -> list[str]:
     """Columns that hold values of several types, as positions do; a file has one type a column."""
     return [
-        c
+        str(c)
         for c in rows.select_dtypes("object")
         if len({type(value) for value in rows[c] if value is not None}) > 1
     ]

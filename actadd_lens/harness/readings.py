@@ -17,6 +17,11 @@ ORDER = ("unsteered", "steered", "mean difference", "prompted", "negated", "rand
 
 
 @dataclass(frozen=True)
+class Change(ClusterInterval):
+    """Mean over prompts of the change from one run to another."""
+
+
+@dataclass(frozen=True)
 class Readings:
     """A measurement with a column ``run``; draws of a random vector are one run, "random"."""
 
@@ -56,7 +61,7 @@ class Readings:
         *,
         where: Mapping[str, Any] | None = None,
         **labels: Any,
-    ) -> ClusterInterval:
+    ) -> Change:
         """Mean over prompts of one run minus another, paired by prompt, with its interval.
 
         Args:
@@ -69,7 +74,7 @@ class Readings:
         ours = _by_prompt(self.rows(metric, run, **labels))
         theirs = _by_prompt(self.rows(metric, than, **(labels if where is None else where)))
         paired = (ours - theirs).dropna()
-        return cluster_mean(paired, paired.index) if len(paired) else _nothing(len(ours))
+        return changed(paired, len(ours))
 
     def summary(self) -> pd.DataFrame:
         """``Result.summary`` with the column ``run`` in place of ``control``; draws are pooled."""
@@ -113,18 +118,23 @@ class Readings:
 
 
 def text_of(interval: Interval, *, share: bool = False, n: bool = False) -> str:
-    """A mean with its interval; shares in percent.
+    """A mean with its interval; shares in percent, changes of shares in points.
 
     >>> text_of(Interval(0.5, 0.25, 0.75, 8), share=True, n=True)
     '50 % [25, 75], n = 8'
     >>> text_of(Interval(1.234, 1.2, 1.3, 8))
     '1.23 [1.2, 1.3]'
+    >>> text_of(Change(0.5, 0.25, 0.75, 8, 0), share=True)
+    '+50 points [+25, +75]'
     """
     behind = f", n = {interval.n}" if n else ""
-    if share:
-        mean, low, high = (f"{100 * x:.0f}" for x in (interval.mean, interval.low, interval.high))
-        return f"{mean} % [{low}, {high}]{behind}"
-    return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]{behind}"
+    sign = "+" if isinstance(interval, Change) else ""
+    shape = f"{sign}.0f" if share else f"{sign}.3g"
+    scale, unit = (100, " points" if sign else " %") if share else (1, "")
+    mean, low, high = (
+        f"{scale * x + 0.0:{shape}}" for x in (interval.mean, interval.low, interval.high)
+    )
+    return f"{mean}{unit} [{low}, {high}]{behind}"
 
 
 def each(intervals: Mapping[str, Interval], *, share: bool = False) -> str:
@@ -140,6 +150,15 @@ def _by_prompt(rows: pd.DataFrame) -> "pd.Series[float]":
     return rows.groupby("prompt", sort=False)["value"].mean()
 
 
-def _nothing(missing: int) -> ClusterInterval:
-    nan = float("nan")
-    return ClusterInterval(nan, nan, nan, 0, missing)
+def changed(paired: "pd.Series[float]", of: int) -> Change:
+    """The mean of changes, a prompt each, with its interval; NaN where there is none.
+
+    Args:
+        paired: Changes with the prompt as index.
+        of: Prompts that there should be.
+    """
+    if not len(paired):
+        nan = float("nan")
+        return Change(nan, nan, nan, 0, of)
+    i = cluster_mean(paired, paired.index)
+    return Change(i.mean, i.low, i.high, i.n, of - i.n)

@@ -35,7 +35,8 @@ def report(about: Description, kept: Kept, command: str, *, level: int = 1, figu
     """
     heads = "#" * level
     parts = [
-        f"{heads} {about.name}: {question(about.docstring)}",
+        f"{heads} {about.name}",
+        f"**{question(about.docstring)}**",
         set_up(about.docstring),
         _lines(_setting(kept)),
         f"![{about.name}]({figure})",
@@ -49,19 +50,17 @@ def report(about: Description, kept: Kept, command: str, *, level: int = 1, figu
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def overview(found: Sequence[tuple[Description, Kept]], reports: Mapping[str, str]) -> str:
+def overview(found: Sequence[tuple[Description, Kept]]) -> str:
     """A table of every criterion with its verdict, and how many are reproduced.
 
-    Args:
-        found: The experiments, in order.
-        reports: Link to the report of each, by name.
+    It links to the headings of reports in the same document.
     """
     verdicts = [verdict for _, kept in found for verdict in kept.verdicts]
     counted = Counter(verdict.word for verdict in verdicts if verdict.key.startswith("F"))
     tally = ", ".join(f"{counted[word]} {word}" for word in WORDS)
     lines = [
         {
-            "experiment": f"[{about.name}]({reports[about.name]})",
+            "experiment": f"[{about.name}](#{about.name})",
             "criterion": f"{verdict.key}. {criteria(about.docstring)[verdict.key]}",
             "verdict": f"**{verdict.word}**",
             "figures": verdict.shown,

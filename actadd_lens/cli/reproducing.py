@@ -1,0 +1,144 @@
+"""`actadd-lens reproduce`: the paper's experiments, each with a report, and one of them all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actadd_lens.cli.app import cli
+from actadd_lens.cli.options import loaded
+from actadd_lens.cli.terminal import status, table
+
+if TYPE_CHECKING:
+    from actadd_lens.experiments.catalogue import Experiment
+    from actadd_lens.harness.outcome import Kept
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "every", is_flag=True, help="All experiments, and one report of them.")
+@click.option("--list", "listed", is_flag=True, help="Name the experiments and their questions.")
+@click.option(
+    "--model",
+    default="testbed",
+    show_default=True,
+    help="testbed, a local directory or a hub name, e.g. gpt2-xl.",
+)
+@click.option(
+    "--data",
+    help="For models other than the testbed: a data set's file, directory or hub name; or a "
+    "directory with imdb, realtoxicityprompts, openwebtext and conceptnet in it. "
+    "[default: the hub]",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out/reproductions"),
+    show_default=True,
+    help="Directory for tables, figures and reports.",
+)
+@click.option("--n", type=click.IntRange(min=1), help="Prompts a split; other counts follow.")
+@click.option("--new-tokens", type=click.IntRange(min=1), help="Of a completion.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", help="Where the model runs, e.g. cuda.  [default: the best there is]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Precision of the model.  [default: the preset's on a GPU, else float32]",
+)
+@click.option("--sentiment-judge", help="A text classifier.  [default: VADER]")
+@click.option("--toxicity-judge", help="A text classifier, or perspective.")
+@click.option("--relevance-judge", help="A sentence-embedding model.")
+def reproduce(
+    names: tuple[str, ...],
+    every: bool,
+    listed: bool,
+    model: str,
+    data: str | None,
+    out: Path,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Run experiments of the paper; interrupted, the same command goes on.
+
+    Writes to OUT/NAME a tidy table, a summary, a figure and a report, and to OUT/report.md one
+    report. On the testbed all of them take some minutes; with a real model and the real data they
+    are at the paper's scale (see docs/scale.md).
+    """
+    from actadd_lens.experiments.catalogue import NAMES, check_names, experiment
+
+    if listed:
+        table([(name, experiment(name).question) for name in NAMES])
+        return
+    if every and names:
+        raise click.UsageError(f"--all and {', '.join(names)} exclude each other")
+    if not every and not names:
+        raise click.UsageError(f"name an experiment, or give --all. There are {', '.join(NAMES)}")
+    chosen = NAMES if every else names
+    check_names(chosen)
+    if model == "testbed" and data is not None:
+        raise click.UsageError("the testbed has its own data: leave --data out, or give --model")
+    with status(f"loading {model}"):
+        from actadd_lens.experiments.running import reproduce as run
+        from actadd_lens.files import prepare_directory
+
+        prepare_directory(out)
+        bridge, material, sizes = _prepared(model, data, options)
+    command = " ".join(["actadd-lens reproduce", *_given(model, data, seed, options)])
+    run(
+        bridge,
+        material,
+        chosen,
+        out,
+        sizes=sizes,
+        seed=seed,
+        command=command,
+        progress=sys.stderr.isatty(),
+        told=_tell,
+    )
+    click.echo(out / "report.md")
+
+
+def _prepared(model: str, data: str | None, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The model, what it is asked, and how much of it."""
+    from dataclasses import replace
+
+    from actadd_lens.harness import sizes
+    from actadd_lens.harness.bundled import Bundled
+
+    chosen = sizes.TESTBED if model == "testbed" else sizes.PAPER
+    if options["n"] is not None:
+        chosen = chosen.with_prompts(options["n"])
+    if options["new_tokens"] is not None:
+        chosen = replace(chosen, new_tokens=options["new_tokens"])
+    if model == "testbed":
+        return loaded(model), Bundled(), chosen
+    from actadd_lens.harness.real import Judges, Real
+
+    bridge = _real_model(model, options["device"], options["dtype"])
+    given = {
+        name: options[f"{name}_judge"]
+        for name in ("sentiment", "toxicity", "relevance")
+        if options[f"{name}_judge"] is not None
+    }
+    return bridge, Real(bridge, data, chosen.prompts, Judges(**given)), chosen
+
+
+def _given(model: str, data: str | None, seed: int, options: dict[str, Any]) -> list[str]:
+    """The options that were given, as they are typed."""
+    import shlex
+
+    named = {"model": model if model != "testbed" else None, "data": data, "seed": seed or None}
+    pairs = [(name, value) for name, value in {**named, **options}.items() if value is not None]
+    return [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in pairs]
+
+
+def _tell(own: Experiment, kept: Kept, was_there: bool) -> None:
+    """A line for each verdict."""
+    seconds = "done before" if was_there else f"{kept.seconds:.0f} s"
+    click.echo(f"{own.name} ({seconds}): {own.question}")
+    for verdict in kept.verdicts:
+        click.echo(f"  {verdict.key} {verdict.word}: {verdict.shown}")
