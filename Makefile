@@ -9,13 +9,20 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-peer notebooks docs clean distclean
+.PHONY: help demo reproductions test lint format bench bench-peer notebooks docs clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## steer the bundled model: completions, success rates, plots (OUT=out/demo)
 	@$(BIN)/actadd-lens demo --out $(OUT)
+
+reproductions: $(VENV)/.installed ## run the paper's experiments on the bundled model and keep their report in docs
+	@$(BIN)/actadd-lens reproduce --all --out out/reproductions
+	@cd out/reproductions && for figure in */figure.png; do \
+		mkdir -p $(CURDIR)/docs/reproductions/$$(dirname $$figure); \
+		cp $$figure $(CURDIR)/docs/reproductions/$$figure; done
+	@cp out/reproductions/report.md docs/reproductions/report.md
 
 test: lint ## format and lint check, strict types, the whole test-suite (two processes)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

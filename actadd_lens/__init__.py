@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from actadd_lens.comparison import Comparison as Comparison
     from actadd_lens.comparison import compare as compare
     from actadd_lens.errors import ActAddError as ActAddError
+    from actadd_lens.errors import DataError as DataError
+    from actadd_lens.errors import ExperimentError as ExperimentError
     from actadd_lens.errors import LayerError as LayerError
     from actadd_lens.errors import MetricError as MetricError
     from actadd_lens.errors import MissingExtraError as MissingExtraError
@@ -124,6 +126,8 @@ _ROOM_OF = {
     "steering_reach": "ablations",
     "Ablation": "ablations",
     "ActAddError": "errors",
+    "DataError": "errors",
+    "ExperimentError": "errors",
     "LayerError": "errors",
     "MetricError": "errors",
     "MissingExtraError": "errors",

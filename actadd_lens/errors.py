@@ -25,6 +25,10 @@ class TextFileError(ActAddError):
     """A file of texts cannot be read, or one of its lines is broken."""
 
 
+class DataError(ActAddError):
+    """A data set is not there, or one of its records is broken."""
+
+
 class OutputError(ActAddError):
     """Something could not be written: directory missing or not writable."""
 
@@ -56,6 +60,10 @@ class StatisticsError(ActAddError, ValueError):
 class SweepError(ActAddError, ValueError):
     """A sweep or ablation that cannot be run or read as asked: nothing to try, a cell twice, no
     such metric."""
+
+
+class ExperimentError(ActAddError, ValueError):
+    """An experiment that is unknown, or asked for twice."""
 
 
 class TestbedError(ActAddError, ValueError):

@@ -20,7 +20,7 @@ import torch
 import actadd_lens as al
 from actadd_lens.models import TESTBED
 from actadd_lens.twin import clean_twin
-from benchmarks import against_peer, peak, sweeps
+from benchmarks import against_peer, footprint, peak, sweeps
 from benchmarks.checkpoint import make_gpt2_small, prompt_of
 from benchmarks.measures import Row, Times, interleaved, speedup
 
@@ -186,6 +186,7 @@ class Subject:
 PARTS: dict[str, Callable[[Subject], Iterator[Row]]] = {
     "import": lambda _: importing(),
     "memory": lambda s: memory(s.model),
+    "footprint": lambda s: footprint.rows(s.directory),
     "extraction": lambda s: extraction(s.model),
     "likelihood": lambda s: chain(
         likelihood(s.model, s.plain, 4, 5.0), likelihood(s.model, s.plain, 12, 5.0)

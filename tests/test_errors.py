@@ -15,6 +15,7 @@ def test_one_base_catches_all(error):
 def test_a_rejected_value_is_a_value_error():
     not_values = {
         al.ActAddError,
+        al.DataError,
         al.MissingExtraError,
         al.ModelLoadError,
         al.OutputError,

@@ -86,7 +86,7 @@ def reproduce(
         from actadd_lens.files import prepare_directory
 
         prepare_directory(out)
-        bridge, material, sizes = _prepared(model, data, options)
+        bridge, material, sizes, rows = _prepared(model, data, options)
     command = " ".join(["actadd-lens reproduce", *_given(model, data, seed, options)])
     run(
         bridge,
@@ -97,13 +97,16 @@ def reproduce(
         seed=seed,
         command=command,
         progress=sys.stderr.isatty(),
+        batch_size=rows,
         told=_tell,
     )
     click.echo(out / "report.md")
 
 
-def _prepared(model: str, data: str | None, options: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """The model, what it is asked, and how much of it."""
+def _prepared(
+    model: str, data: str | None, options: dict[str, Any]
+) -> tuple[Any, Any, Any, int | None]:
+    """The model, what it is asked, how much of it, and how many rows are decoded at once."""
     from dataclasses import replace
 
     from actadd_lens.harness import sizes
@@ -115,16 +118,46 @@ def _prepared(model: str, data: str | None, options: dict[str, Any]) -> tuple[An
     if options["new_tokens"] is not None:
         chosen = replace(chosen, new_tokens=options["new_tokens"])
     if model == "testbed":
-        return loaded(model), Bundled(), chosen
-    from actadd_lens.harness.real import Judges, Real
+        return loaded(model), Bundled(), chosen, None
+    from actadd_lens.harness.real import PROMPT_TOKENS, Judges, Real
 
-    bridge = _real_model(model, options["device"], options["dtype"])
     given = {
         name: options[f"{name}_judge"]
         for name in ("sentiment", "toxicity", "relevance")
         if options[f"{name}_judge"] is not None
     }
-    return bridge, Real(bridge, data, chosen.prompts, Judges(**given)), chosen
+    n_tokens = 2 * PROMPT_TOKENS + chosen.new_tokens
+    bridge, rows = _real_model(model, options["device"], options["dtype"], n_tokens)
+    return bridge, Real(bridge, data, chosen.prompts, Judges(**given)), chosen, rows
+
+
+def _real_model(
+    name: str, device: str | None, dtype: str | None, n_tokens: int
+) -> tuple[Any, int | None]:
+    """A model that will fit, and how many rows of so many tokens fit beside it.
+
+    What it needs is said before it is loaded. It is not known of hub models without a preset.
+    """
+    import torch
+
+    from actadd_lens.footprint import check_memory
+    from actadd_lens.harness.cost import ROWS
+    from actadd_lens.models import load_model
+    from actadd_lens.presets import PRESETS
+    from actadd_lens.sweeps.budget import free_memory
+
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    known = PRESETS.get(name)
+    precision = known.dtype_on(place) if known else torch.float32
+    if dtype is not None:
+        precision = getattr(torch, dtype)
+    if known is None and not Path(name).is_dir():
+        click.echo(f"{name} in {precision} on {place}: memory unknown before loading", err=True)
+        return load_model(name, device=place, dtype=precision), None
+    needed = check_memory(name, dtype=precision, device=place, tokens=n_tokens)
+    rows = min(ROWS, needed.rows_that_fit(free_memory(place)))
+    click.echo(f"{name} in {precision} on {place}: {needed}; {rows} rows at once", err=True)
+    return load_model(name, device=place, dtype=precision), rows
 
 
 def _given(model: str, data: str | None, seed: int, options: dict[str, Any]) -> list[str]:

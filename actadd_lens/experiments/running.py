@@ -34,6 +34,7 @@ def reproduce(
     seed: int = 0,
     command: str = "actadd-lens reproduce",
     progress: bool = True,
+    batch_size: int | None = None,
     told: Callable[[Experiment, Kept, bool], None] = lambda *_: None,
 ) -> list[Kept]:
     """Run experiments, those that are not done yet, and write a report of each and of all.
@@ -47,6 +48,7 @@ def reproduce(
         seed: Of completions and random vectors.
         command: What the reports say they were made by, without the name of the experiment.
         progress: Whether to show progress.
+        batch_size: Completions decoded at once; by default as ``generate`` has it.
         told: Called with every experiment, its outcome, and whether it was there already.
 
     Raises:
@@ -59,7 +61,7 @@ def reproduce(
     for name in names:
         own = experiment(name)
         directory = prepare_directory(out / name)
-        setup = Setup(model, material, sizes, directory, seed, progress)
+        setup = Setup(model, material, sizes, directory, seed, progress, batch_size)
         _begin(setup)
         kept = kept_in(directory)
         fresh = kept is None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
@@ -73,6 +73,11 @@ class Sound:
     name: ClassVar[str] = "sound_success"
     share: ClassVar[bool] = True
 
+    @property
+    def reads_again(self) -> bool:
+        """Whether the steered model itself reads every completion to judge it."""
+        return bool(getattr(self.coherence, "reads_again", False))
+
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""
         both = zip(self.success(completions), self.coherence(completions), strict=True)
@@ -87,6 +92,7 @@ class Fact:
     answer: str
 
 
+@runtime_checkable
 class Material(Protocol):
     """Concepts, texts and judges for one model: what differs between the testbed and real data."""
 

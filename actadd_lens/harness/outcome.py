@@ -101,8 +101,9 @@ def _mixed(rows: pd.DataFrame) -> list[str]:
     """Columns that hold values of several types, as positions do; a file has one type a column."""
     return [
         str(c)
-        for c in rows.select_dtypes("object")
-        if len({type(value) for value in rows[c] if value is not None}) > 1
+        for c in rows
+        if rows[c].dtype == object
+        and len({type(value) for value in rows[c] if value is not None}) > 1
     ]
 
 

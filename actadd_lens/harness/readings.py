@@ -91,11 +91,14 @@ class Readings:
         return table.astype({key: frame[key].dtype for key in keys})
 
     def by_run(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-        """A line for each run (and cell), a column for each metric, as text with intervals."""
+        """A line for each run, a column for each metric, as text with intervals.
+
+        Where there are several steered cells, columns tell them apart.
+        """
         table = self.summary()
         chosen = list(metrics) if metrics else self.result.metrics
-        told = [key for key in self.result.keys if key != "control"]
-        told = [key for key in told if table[key].nunique() > 1]
+        steered = table[table["run"] == "steered"]
+        told = [key for key in self.result.keys if key != "control" and steered[key].nunique() > 1]
         table = table[table["metric"].isin(chosen)]
         lines: dict[tuple[Any, ...], dict[str, str]] = {}
         for row in table.to_dict("records"):

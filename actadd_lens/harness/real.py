@@ -65,9 +65,11 @@ class Coherent:
     that a large coefficient has broken is in the thousands, or says one word over and over.
     """
 
-    fluency: Fluency
+    fluency: CompletionMetric
     name: ClassVar[str] = "coherent"
     share: ClassVar[bool] = True
+    reads_again: ClassVar[bool] = True
+    """The judge is the model that is steered."""
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""

