@@ -18,7 +18,7 @@ GPU go through the CPU's memory, one parameter at a time.
 
 How good it is: ``python -m benchmarks footprint`` sets the peak of a process that loads a random
 model of 120 to 200 million parameters and generates, less what the libraries held before, over the
-total. On a CPU that was 0.84 to 0.95 in float32 (GPT-2, Llama and GPT-NeoX; 16 x 64 and 4 x 200
+total. On a CPU that was 0.84 to 0.97 in float32 (GPT-2, Llama and GPT-NeoX; 16 x 64 and 4 x 200
 tokens) and 0.90 to 1.11 in float16, where the code of the model, some 40 MB, is a tenth of it. No
 GPU was measured. The estimate errs upwards where attention patterns are not kept (Llama and its
 family), and where a prompt is short beside what is generated: activations are those of rows that
