@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "float16", "bfloat16"]),
     help="Precision of the model.  [default: the preset's on a GPU, else float32]",
 )
+@click.option("--n-devices", type=click.IntRange(min=2), help="Spread the model over GPUs.")
 @click.option("--sentiment-judge", help="A text classifier.  [default: VADER]")
 @click.option("--toxicity-judge", help="A text classifier, or perspective.")
 @click.option("--relevance-judge", help="A sentence-embedding model.")
@@ -127,16 +128,15 @@ def _prepared(
         if options[f"{name}_judge"] is not None
     }
     n_tokens = 2 * PROMPT_TOKENS + chosen.new_tokens
-    bridge, rows = _real_model(model, options["device"], options["dtype"], n_tokens)
+    bridge, rows = _real_model(model, options, n_tokens)
     return bridge, Real(bridge, data, chosen.prompts, Judges(**given)), chosen, rows
 
 
-def _real_model(
-    name: str, device: str | None, dtype: str | None, n_tokens: int
-) -> tuple[Any, int | None]:
+def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any, int | None]:
     """A model that will fit, and how many rows of so many tokens fit beside it.
 
-    What it needs is said before it is loaded. It is not known of hub models without a preset.
+    What it needs is said before it is loaded. It is not known of hub models without a preset, and
+    of models spread over devices it is not known how much each will hold.
     """
     import torch
 
@@ -146,11 +146,14 @@ def _real_model(
     from actadd_lens.presets import PRESETS
     from actadd_lens.sweeps.budget import free_memory
 
+    device, dtype, several = (options[name] for name in ("device", "dtype", "n_devices"))
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     known = PRESETS.get(name)
     precision = known.dtype_on(place) if known else torch.float32
     if dtype is not None:
         precision = getattr(torch, dtype)
+    if several is not None:
+        return load_model(name, n_devices=several, dtype=precision), None
     if known is None and not Path(name).is_dir():
         click.echo(f"{name} in {precision} on {place}: memory unknown before loading", err=True)
         return load_model(name, device=place, dtype=precision), None

@@ -66,7 +66,7 @@ def keep(name: str, outcome: Outcome, setup: Setup, seconds: float) -> Kept:
     kept = Kept(
         name,
         tuple(outcome.verdicts),
-        dict(outcome.facts),
+        {**outcome.facts, **setup.found},
         [{str(k): str(v) for k, v in line.items()} for line in outcome.shown.to_dict("records")],
         plain(setup.provenance),
         round(seconds, 1),

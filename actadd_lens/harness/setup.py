@@ -48,6 +48,8 @@ class Setup:
     """Completions decoded at once; they do not depend on it."""
     asked: list[Ask] = field(default_factory=list, compare=False)
     """What was asked of the model until now."""
+    found: dict[str, str] = field(default_factory=dict, compare=False)
+    """What was searched for until now, for reports."""
 
     @property
     def n_layers(self) -> int:
@@ -188,6 +190,10 @@ class Setup:
             [self.sought(concept)],
         )
         best = SweepResult(found.frame, found.provenance).best(Sound.name)
+        self.found[f"mean difference for {concept.name}"] = (
+            f"of {len(concept.pairs)} pairs, {best.pair}, coefficient {best.coefficient:g}, at "
+            f"every position of layer {layer} (chosen on the selection prompts)"
+        )
         return means[best.pair], best.coefficient
 
     def measured(
