@@ -73,10 +73,10 @@ def dimension_ablation(
         if not 0 < share <= 1:
             raise SweepError(f"fraction {share:g} is out of range: it must be in (0, 1]")
     label = label_of(vector)
-    orders = _orders(vector, seed)
+    taken = orders(vector, seed)
     cells = [
         cell
-        for choice, order in orders.items()
+        for choice, order in taken.items()
         for share in shares
         for cell in arms(
             vector.with_dims(order[: max(1, round(share * len(order)))]),
@@ -97,14 +97,14 @@ def dimension_ablation(
     return found
 
 
-def _orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
+def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
     """Dimensions in the order in which each choice takes them."""
     width = vector.rows.shape[1]
     norms = torch.linalg.vector_norm(vector.rows, dim=0)
     generator = torch.Generator().manual_seed(seed)
-    orders = (
+    ways = (
         torch.arange(width),
         norms.argsort(descending=True, stable=True),
         torch.randperm(width, generator=generator),
     )
-    return {choice: order.tolist() for choice, order in zip(CHOICES, orders, strict=True)}
+    return {choice: order.tolist() for choice, order in zip(CHOICES, ways, strict=True)}

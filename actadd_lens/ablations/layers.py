@@ -80,7 +80,7 @@ def layer_transplant(
     cells: list[Cell] = []
     for s, t in product(sources, targets):
         rows = vectors[s].to_hook_point(forward.hook_point(t))
-        moved = coefficient * (_with_norms_of(rows, vectors[t]) if norm_matched else rows)
+        moved = coefficient * (with_norms_of(rows, vectors[t]) if norm_matched else rows)
         labels = {"pair": label_of(vectors[s]), "coefficient": coefficient, "recorded": s}
         cells += arms(moved.at(position), labels, controls, seed)
     settings = {
@@ -100,7 +100,7 @@ def layer_transplant(
     return found
 
 
-def _with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVector:
+def with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVector:
     """The rows of one vector with the norms of another's; rows that are zero stay so."""
     scale = torch.where(vector.norms() > 0, other.norms() / vector.norms(), 0.0)
     rows = einsum(vector.rows, scale, "pos d_model, pos -> pos d_model")

@@ -4,7 +4,8 @@ The vectors of sentiment and of the first topic, each at its own layer and with 
 are added in one run on prompts of negative sentiment. At one layer and position two vectors simply
 add up in the stream; what follows may still not be the sum of what each does alone. Beside the two
 stand a pair of random vectors of the same norms, both vectors negated, both positive prompts as
-text, and both mean differences.
+text, and both mean differences; and both vectors side by side, the second behind the first's last
+row instead of on the same tokens.
 
 After each prompt the change of the next token's log-probabilities, centred over the vocabulary, is
 compared with the sum of the two changes that either makes alone: by their cosine, and by the share
@@ -18,11 +19,13 @@ Q2. Is the shift of the next token's log-probabilities the sum? Yes if the inter
     cosine over prompts lies above 0.9.
 Q3. Does the text stay sound? Yes if with both vectors the share of coherent completions falls by
     no more than 5 points on the mean against the unsteered run.
+Q4. Do both effects survive side by side? Yes if the mean of each success with both vectors side by
+    side is at least 80 % of its mean with its vector alone at the front. Not testable if a vector
+    alone has no success.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isnan
 
 import numpy as np
 import pandas as pd
@@ -34,13 +37,14 @@ from torch import Tensor
 from actadd_lens import plots
 from actadd_lens.generation import Completion
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, each, text_of
 from actadd_lens.harness.setup import BASELINES, Setup
 from actadd_lens.harness.work import Ask
 from actadd_lens.likelihood import next_token_logprobs
 from actadd_lens.prompts import tokenize
+from actadd_lens.statistics import Interval
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.cells import KEYS, STEERED, Cell, Run, clean_cell
 from actadd_lens.sweeps.controls import control_vector
@@ -50,6 +54,7 @@ DIFFERS = "The paper has no such experiment."
 BOTH = "both"
 ADDITIVE = ("cosine", "explained")
 COLUMNS = {"cosine": "cosine with the sum", "explained": "explained by the sum"}
+APART = "side by side"
 NAMES = {
     "steered": "both",
     "mean difference": "mean differences",
@@ -65,10 +70,13 @@ def run(setup: Setup) -> Outcome:
     concepts = [setup.concept(name) for name in ("sentiment", setup.material.topics[0])]
     first, second = concepts
     sound = setup.material.coherence
-    # Prompts have to be long enough for the pairs of both.
-    joint = replace(setup.material.concept(first.name), others=(*first.others, *second.pairs))
-    prompts = joint.fitted(setup.model, setup.sizes.prompts).test
     ways = _ways(setup, concepts)
+    rows = sum(len(vector.rows) for vector in ways[APART][-1].vectors) - 1
+    # Prompts have to be long enough for the pairs of both, and for both side by side.
+    joint = replace(setup.material.concept(first.name), others=(*first.others, *second.pairs))
+    fitted = joint.fitted(setup.model, setup.sizes.prompts).test
+    lengths = map(len, tokenize(setup.model, fitted))
+    prompts = [p for p, length in zip(fitted, lengths, strict=True) if length >= rows]
     read = setup.readings(
         BOTH,
         [clean_cell(), *_cells(ways, concepts)],
@@ -79,6 +87,7 @@ def run(setup: Setup) -> Outcome:
     metric = {c.name: c.success.name for c in concepts}
     alone = {name: read.value(m, pair=name) for name, m in metric.items()}
     together = {name: read.value(m, pair=BOTH) for name, m in metric.items()}
+    apart = {name: read.value(m, APART, pair=BOTH) for name, m in metric.items()}
     cosine, explained = (read.value(name, pair=BOTH) for name in ADDITIVE)
     coherence = read.change(sound.name, pair=BOTH)
     summary = read.summary()
@@ -90,29 +99,35 @@ def run(setup: Setup) -> Outcome:
         shown=_named(read.by_run()).fillna("").rename(columns={**names, **COLUMNS}),
         figure=_figure(_named(summary), names),
         verdicts=[
-            Verdict(
-                "Q1",
-                all(together[name].mean >= 0.8 * alone[name].mean for name in metric)
-                if all(i.mean > 0 for i in alone.values())
-                else None,
-                f"alone {each(alone, share=True)}; both {each(together, share=True)}",
-            ),
+            _survive("Q1", alone, together),
             Verdict(
                 "Q2",
-                None if isnan(cosine.low) else cosine.low > 0.9,
+                told(cosine.low > 0.9, cosine),
                 f"cosine {text_of(cosine)}, explained {text_of(explained)}",
             ),
             Verdict(
                 "Q3",
-                None if isnan(coherence.mean) else coherence.mean >= -0.05,
+                told(coherence.mean >= -0.05, coherence),
                 text_of(coherence, share=True),
             ),
+            _survive("Q4", alone, apart),
         ],
         facts={
             **{c.name: setup.said(c)["vector"] for c in concepts},
             "prompts": f"{len(prompts)}, the test prompts for {first.wanted}; "
             f"{sum(value == 1 for value in about)} of them are on {second.name} themselves",
         },
+    )
+
+
+def _survive(key: str, alone: Mapping[str, Interval], both: Mapping[str, Interval]) -> Verdict:
+    """Whether each success with both vectors is at least 80 % of that with its own alone."""
+    return Verdict(
+        key,
+        all(both[name].mean >= 0.8 * i.mean for name, i in alone.items())
+        if all(i.mean > 0 for i in alone.values())
+        else None,
+        f"alone {each(alone, share=True)}; both {each(both, share=True)}",
     )
 
 
@@ -131,6 +146,8 @@ def _ways(setup: Setup, concepts: Sequence[Concept]) -> Ways:
         drawn = zip(vectors, seeds, strict=True)
         made[name] = [control_vector(name, vector, seed) for vector, seed in drawn]
     made[BASELINES[-1]] = means
+    # Row 0 of a vector is that of BOS, so it may land on the other's last row.
+    made[APART] = [vectors[0], vectors[1].at(len(vectors[0].rows) - 1)]
     ways = {name: (Run((a,)), Run((b,)), Run((a, b))) for name, (a, b) in made.items()}
     words = [concept.pair.positive for concept in concepts]
     text = " ".join(word.strip() for word in words)
@@ -172,8 +189,8 @@ def _with_additivity(setup: Setup, read: Readings, ways: Ways, prompts: Sequence
         }
         labels = {**dict.fromkeys(KEYS), "pair": BOTH, "control": control}
         for name, found in values.items():
-            told = torch.where(found.isfinite(), found, torch.nan)
-            rows = {"prompt": prompts, "value": told, "prompt_index": range(len(prompts))}
+            defined = torch.where(found.isfinite(), found, torch.nan)
+            rows = {"prompt": prompts, "value": defined, "prompt_index": range(len(prompts))}
             frames.append(pd.DataFrame(rows).assign(metric=name, **labels))
     frame = pd.concat(frames, ignore_index=True).astype(dict(read.result.frame.dtypes))
     metrics = [*read.result.provenance["metrics"], *([name, "", False] for name in ADDITIVE)]
@@ -192,14 +209,14 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
 def _figure(summary: pd.DataFrame, names: dict[str, str]) -> Figure:
     """Each success and coherence in a panel of its own, a dot for each run."""
     drawn = summary[summary["metric"].isin(list(names))]
-    steered = (drawn["run"] == "both") | drawn["run"].str.endswith(" alone")
+    ours = drawn["run"].isin([BOTH, APART]) | drawn["run"].str.endswith(" alone")
     clean = drawn["run"] == "unsteered"
     return plots.bars(
         drawn.drop(columns=["metric", "layer", "position"]).assign(
             control=np.where(clean, "unsteered", "none"),
             pair=drawn["metric"].map(names),
             run=drawn["run"].where(~clean),
-            arm=np.where(steered, "steered", "baseline"),
+            arm=np.where(ours, "steered", "baseline"),
         ),
         x="run",
         group="arm",

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from actadd_lens import plots
 from actadd_lens.generation import Completion
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import text_of
 from actadd_lens.harness.setup import Setup
@@ -91,22 +91,22 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                fewer.high < 0 and over.high < 0 if fewer.n > 1 else None,
+                told(fewer.high < 0 and over.high < 0, fewer, over),
                 f"rude {text_of(read.value('rude', 'unsteered'), share=True)} -> "
                 f"{text_of(read.value('rude'), share=True, n=True)}; change "
                 f"{text_of(fewer, share=True)}, over random {text_of(over, share=True)}",
             ),
-            Verdict("F2", sound.mean >= -0.05 if sound.n else None, text_of(sound, share=True)),
+            Verdict("F2", told(sound.mean >= -0.05, sound), text_of(sound, share=True)),
             Verdict(
                 "F3",
-                relevant.mean >= -0.05 if relevant.n else None,
+                told(relevant.mean >= -0.05, relevant),
                 text_of(relevant, share=graded, n=True)
                 if relevant.n
                 else "no prompt has a subject",
             ),
             Verdict(
                 "Q1",
-                not beside.low > 0 if beside.n > 1 else None,
+                told(not beside.low > 0, beside),
                 f"rude, steered against prompted: {text_of(beside, share=True)}",
             ),
         ],

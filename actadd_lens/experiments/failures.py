@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens import plots
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.figures import as_cells
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import text_of
@@ -67,7 +67,6 @@ def run(setup: Setup) -> Outcome:
     contrast = read.change(success, than="steered", where={"pair": ALONE}, pair=concept.name)
     wanted = read.change(success, pair=NONSENSE)
     broken = read.change(coherence, pair=BROKEN)
-    told = contrast.n > 1
     named = {"pair": {concept.name: PROPER}}
     summary = read.summary().replace(named)
     return Outcome(
@@ -78,14 +77,14 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                contrast.low > 0 if told else None,
+                told(contrast.low > 0, contrast),
                 f"alone {text_of(read.value(success, pair=ALONE), share=True)}, pair "
                 f"{text_of(read.value(success, pair=concept.name), share=True, n=True)}; change "
                 f"{text_of(contrast, share=True)}; without BOS "
                 f"{text_of(read.value(success, pair=NO_BOS), share=True)}",
             ),
-            Verdict("F2", wanted.low <= 0 if told else None, text_of(wanted, share=True)),
-            Verdict("F3", broken.high < 0 if broken.n > 1 else None, text_of(broken, share=True)),
+            Verdict("F2", told(wanted.low <= 0, wanted), text_of(wanted, share=True)),
+            Verdict("F3", told(broken.high < 0, broken), text_of(broken, share=True)),
         ],
         facts={
             **setup.said(concept),

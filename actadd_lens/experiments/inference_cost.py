@@ -20,7 +20,6 @@ F2. It does not grow with size: of neither kind does the interval of the largest
 
 from collections.abc import Hashable, Iterator, Mapping
 from itertools import cycle, islice, product
-from math import isnan
 from time import perf_counter, process_time
 from typing import Any, Final
 
@@ -33,7 +32,7 @@ from actadd_lens.extraction import extract, mean_difference
 from actadd_lens.forward import Bridge
 from actadd_lens.generation import generate
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.work import Ask
@@ -104,9 +103,10 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "F2",
-                None
-                if any(isnan(i.low) for pair in ends.values() for i in pair)
-                else all(large.low <= small.high for small, large in ends.values()),
+                told(
+                    all(large.low <= small.high for small, large in ends.values()),
+                    *(i for pair in ends.values() for i in pair),
+                ),
                 "; ".join(
                     f"{kind} {_percent(small)} -> {_percent(large)}"
                     for kind, (small, large) in ends.items()

@@ -23,11 +23,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from actadd_lens.experiments.perplexity_by_relevance import as_readings, fitting, told
 from actadd_lens.harness.concepts import Concept, Fact
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
-from actadd_lens.harness.readings import Readings, text_of
+from actadd_lens.harness.perplexities import fitting
+from actadd_lens.harness.readings import Readings, as_readings, text_of
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.work import Ask
 from actadd_lens.plots.marks import band, legend, log_ticks

@@ -24,7 +24,7 @@ Q2. Do vectors of later layers work at t? Yes if for both concepts the success o
     layer's.
 """
 
-from math import isnan, nan
+from math import nan
 from statistics import fmean
 from typing import Any, Final
 
@@ -33,10 +33,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from actadd_lens import forward
-from actadd_lens.ablations.layers import _with_norms_of
+from actadd_lens.ablations.layers import with_norms_of
 from actadd_lens.extraction import extract
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, each, text_of
 from actadd_lens.harness.setup import BASELINES, Setup
@@ -106,13 +106,17 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                all(i.low <= 0 for i in at_0.values()) if from_0 and _told(at_0) else None,
+                told(all(i.low <= 0 for i in at_0.values()), *at_0.values()) if from_0 else None,
                 each(at_0, share=True),
             ),
             Verdict(
                 "F2",
-                all(partial[name].low > 0 and short[name].high < 0 for name in own)
-                if between and _told(partial) and _told(short)
+                told(
+                    all(partial[name].low > 0 and short[name].high < 0 for name in own),
+                    *partial.values(),
+                    *short.values(),
+                )
+                if between
                 else None,
                 f"layer {', '.join(f'{s} (t = {own[name]})' for name, s in early.items())}: "
                 f"against unsteered {each(partial, share=True)}; against layer t's "
@@ -120,7 +124,9 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q1",
-                all(i.low > 0 for i in matched.values()) if from_0 and _told(matched) else None,
+                told(all(i.low > 0 for i in matched.values()), *matched.values())
+                if from_0
+                else None,
                 each(matched, share=True),
             ),
             Verdict(
@@ -138,10 +144,6 @@ def run(setup: Setup) -> Outcome:
     )
 
 
-def _told(changes: dict[str, ClusterInterval]) -> bool:
-    return not any(isnan(i.low) for i in changes.values())
-
-
 def _cells(setup: Setup, concept: Concept, early: int) -> list[Cell]:
     """The own layer's vector with every baseline, then those of the other layers."""
     t, c = setup.cell(concept)
@@ -152,7 +154,7 @@ def _cells(setup: Setup, concept: Concept, early: int) -> list[Cell]:
     for s, vector in vectors.items():
         if s != t:
             moved = vector.to_hook_point(forward.hook_point(t))
-            scaled = _with_norms_of(moved, vectors[t])
+            scaled = with_norms_of(moved, vectors[t])
             cells += setup.arms(concept, moved, c, BASELINES[:3], recorded=s, norms=RAW)
             cells += setup.arms(concept, scaled, c, (), recorded=s, norms=MATCHED)
     return [*cells, Cell({**own[0].labels, "recorded": t, "norms": MATCHED}, own[0].run)]

@@ -20,13 +20,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from actadd_lens import plots
-from actadd_lens.experiments.perplexity_by_relevance import as_readings, told
 from actadd_lens.extraction import extract
 from actadd_lens.geometry import dose, residual_norms
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
-from actadd_lens.harness.readings import Readings, text_of
+from actadd_lens.harness.readings import Readings, as_readings, text_of
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.work import Ask
 from actadd_lens.plots.style import plain

@@ -19,7 +19,6 @@ Q3. Does the cosine to the mean of the others tell a good pair? Yes if Spearman'
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import reduce
 from operator import add
 
@@ -53,10 +52,7 @@ def run(setup: Setup) -> Outcome:
     """Measure every pair of every concept."""
     concepts, read, lines = {}, {}, []
     for name in ("sentiment", setup.material.topics[0], "register"):
-        whole = setup.concept(name)
-        concept = concepts[name] = replace(
-            whole, selection=whole.selection[::THINNED], test=whole.test[::THINNED]
-        )
+        concept = concepts[name] = setup.concept(name).thinned(THINNED)
         layer, _ = setup.cell(concept)
         vectors = {k: setup.vector(p, layer) for k, p in labelled(concept.pairs).items()}
         r = read[name] = setup.readings(

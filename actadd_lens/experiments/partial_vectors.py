@@ -21,9 +21,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens import forward, plots
-from actadd_lens.ablations.dimensions import CHOICES, _orders
+from actadd_lens.ablations.dimensions import CHOICES, orders
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, each, text_of
 from actadd_lens.harness.setup import BASELINES, Setup
@@ -69,9 +69,7 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                None
-                if any(isnan(i.low) for i in grown.values())
-                else all(i.low > 0 for i in grown.values()),
+                told(all(i.low > 0 for i in grown.values()), *grown.values()),
                 each(grown, share=True),
             ),
             Verdict(
@@ -99,7 +97,7 @@ def _cells(setup: Setup, concept: Concept) -> list[Cell]:
     _, *whole = setup.baselines(concept)
     cells = [clean_cell(pair=concept.name, ablation=None, fraction=None)]
     cells += [Cell({**cell.labels, **WHOLE}, cell.run) for cell in whole]
-    for choice, order in _orders(vector, setup.seed).items():
+    for choice, order in orders(vector, setup.seed).items():
         controls = DRAWS if choice == CHOICES[0] else ()
         for share in SHARES[:-1]:
             part = vector.with_dims(order[: _count(share, len(order))])

@@ -14,19 +14,17 @@ Q1. Is the front best? Yes if for both concepts neither the middle's nor the bac
     higher than the front's by more than 5 points.
 """
 
-from math import isnan
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens import plots
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import each
 from actadd_lens.harness.setup import BASELINES, Setup
 from actadd_lens.positions import ANCHORS
-from actadd_lens.sweeps.cells import Cell
+from actadd_lens.sweeps.cells import Cell, clean_cell
 
 PAPER = (
     "The same vector at the front, in the middle and at the back of prompts, layer 6 of GPT-2-XL: "
@@ -40,11 +38,12 @@ OF_VECTOR = tuple(name for name in BASELINES if name not in ("prompted", "mean_d
 def run(setup: Setup) -> Outcome:
     """Measure both vectors at every place."""
     sound = setup.material.coherence
-    both = [setup.concept(name) for name in ("sentiment", setup.material.topics[0])]
+    both = {c.name: c for c in map(setup.concept, ("sentiment", setup.material.topics[0]))}
+    metric = {name: c.success.name for name, c in both.items()}
     read = {
-        c.name: setup.readings(c.name, _cells(setup, c), c.test, [c.success, sound]) for c in both
+        name: setup.readings(name, _cells(setup, c), c.test, [c.success, sound])
+        for name, c in both.items()
     }
-    metric = {c.name: c.success.name for c in both}
     gain = {name: r.change(metric[name], position=FRONT) for name, r in read.items()}
     spoilt = {
         name: r.change(sound.name, than="steered", where={"position": FRONT}, position=BACK)
@@ -60,41 +59,32 @@ def run(setup: Setup) -> Outcome:
         for place in ANCHORS
         if place != FRONT
     ]
-    summary = pd.concat(
-        [r.summary().assign(concept=name) for name, r in read.items()], ignore_index=True
-    )
+    summary = pd.concat([r.summary() for r in read.values()], ignore_index=True)
     names = {sound.name: "coherence", **dict.fromkeys(metric.values(), "success")}
-    tables = [
-        _in_order(r.by_run().rename(columns=names)).assign(concept=name) for name, r in read.items()
-    ]
+    tables = [_in_order(r.by_run().rename(columns=names)) for r in read.values()]
     return Outcome(
-        rows=pd.concat(
-            [r.frame.assign(concept=name) for name, r in read.items()], ignore_index=True
-        ),
+        rows=pd.concat([r.frame for r in read.values()], ignore_index=True),
         summary=summary,
-        shown=pd.concat(tables, ignore_index=True).set_index("concept").reset_index(),
+        shown=pd.concat(tables, keys=list(read), names=["concept"]).reset_index("concept"),
         figure=_figure(summary.assign(measure=summary["metric"].map(names))),
         verdicts=[
             Verdict(
                 "F1",
-                None
-                if any(isnan(i.low) for i in gain.values())
-                else all(i.low > 0 for i in gain.values()),
+                told(all(i.low > 0 for i in gain.values()), *gain.values()),
                 each(gain, share=True),
             ),
             Verdict(
                 "F2",
-                any(i.high < 0 for i in spoilt.values())
-                or (None if any(isnan(i.high) for i in spoilt.values()) else False),
+                told(any(i.high < 0 for i in spoilt.values()), *spoilt.values()),
                 each(spoilt, share=True),
             ),
             Verdict(
                 "Q1",
-                None if any(map(isnan, ahead)) else max(ahead) <= 0.05,
+                told(max(ahead) <= 0.05, *(i for own in reached.values() for i in own.values())),
                 "; ".join(f"{name}: {each(own, share=True)}" for name, own in reached.items()),
             ),
         ],
-        facts={c.name: "; ".join(setup.said(c).values()) for c in both},
+        facts={name: "; ".join(setup.said(c).values()) for name, c in both.items()},
     )
 
 
@@ -106,7 +96,8 @@ def _cells(setup: Setup, concept: Concept) -> list[Cell]:
     moved = [
         cell for place in others for cell in setup.arms(concept, vector.at(place), c, OF_VECTOR)
     ]
-    return [*setup.baselines(concept), *moved]
+    _, *front = setup.baselines(concept)
+    return [clean_cell(pair=concept.name), *front, *moved]
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +117,7 @@ def _figure(summary: pd.DataFrame) -> Figure:
     }
     drawn = summary[summary["run"].isin(list(controls))]
     drawn = drawn.drop(columns="metric").assign(
-        control=drawn["run"].map(controls), pair=drawn["concept"] + ": " + drawn["measure"]
+        control=drawn["run"].map(controls), pair=drawn["pair"] + ": " + drawn["measure"]
     )
     return plots.bars(
         _in_order(drawn),

@@ -21,7 +21,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from actadd_lens.experiments.perplexity_by_relevance import (
+from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.outcome import Outcome
+from actadd_lens.harness.perplexities import (
     METRIC,
     PAPERS_COEFFICIENT,
     drawn,
@@ -31,10 +33,7 @@ from actadd_lens.experiments.perplexity_by_relevance import (
     relevance,
     summarised,
     table,
-    told,
 )
-from actadd_lens.harness.criteria import Verdict
-from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Change, Readings, changed, text_of
 from actadd_lens.harness.setup import Setup
 

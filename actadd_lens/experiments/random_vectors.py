@@ -25,10 +25,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens.ablations import steering_reach
-from actadd_lens.experiments.perplexity_by_relevance import as_readings, told
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
-from actadd_lens.harness.readings import NAMES, ORDER, Readings, text_of
+from actadd_lens.harness.readings import NAMES, ORDER, Readings, as_readings, text_of
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.work import Ask
 from actadd_lens.metrics import relative_kl

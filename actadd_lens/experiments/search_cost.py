@@ -26,7 +26,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, text_of
 from actadd_lens.harness.setup import SEARCHED, Setup
@@ -99,7 +99,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q2",
-                gain.low > 0 if gain.n > 1 else None,
+                told(gain.low > 0, gain),
                 f"layer {layer}, coefficient {c:g}: {text_of(gain, share=True, n=True)}",
             ),
             Verdict(

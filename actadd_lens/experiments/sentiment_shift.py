@@ -18,7 +18,7 @@ Q1. Is the mean difference over several pairs, with a coefficient of its own, no
 
 import pandas as pd
 
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.figures import by_run
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import each, text_of
@@ -57,7 +57,7 @@ def run(setup: Setup) -> Outcome:
     turned = [
         Verdict(
             key,
-            gain[name].low > 0 and over[name].low > 0,
+            told(gain[name].low > 0 and over[name].low > 0, gain[name], over[name]),
             f"{text_of(read[name].value(success[name], 'unsteered'), share=True)} -> "
             f"{text_of(read[name].value(success[name]), share=True, n=True)}; change "
             f"{text_of(gain[name], share=True)}, over random {text_of(over[name], share=True)}",
@@ -85,8 +85,16 @@ def run(setup: Setup) -> Outcome:
         ),
         verdicts=[
             *turned,
-            Verdict("F3", all(i.mean >= -0.05 for i in sound.values()), each(sound, share=True)),
-            Verdict("Q1", all(i.mean > -0.05 for i in single.values()), each(single, share=True)),
+            Verdict(
+                "F3",
+                told(all(i.mean >= -0.05 for i in sound.values()), *sound.values()),
+                each(sound, share=True),
+            ),
+            Verdict(
+                "Q1",
+                told(all(i.mean > -0.05 for i in single.values()), *single.values()),
+                each(single, share=True),
+            ),
         ],
         facts={name: "; ".join(setup.said(c).values()) for name, c in concepts.items()},
     )

@@ -29,9 +29,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from actadd_lens import plots
-from actadd_lens.experiments.perplexity_by_relevance import fitting, told
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
+from actadd_lens.harness.perplexities import fitting
 from actadd_lens.harness.readings import ORDER, text_of
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.work import Ask

@@ -20,7 +20,6 @@ Q2. Does more coefficient help up to 8? Yes if the mean success over topics rise
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from statistics import fmean
@@ -28,8 +27,7 @@ from statistics import fmean
 import pandas as pd
 
 from actadd_lens import plots
-from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.figures import as_cells
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Change, Readings, each, text_of
@@ -54,7 +52,7 @@ RUNS = ("steered", "negated", "random")
 
 def run(setup: Setup) -> Outcome:
     """Measure every topic at every coefficient."""
-    concepts = {name: _thinned(setup.concept(name)) for name in setup.material.topics}
+    concepts = {name: setup.concept(name).thinned(THINNED) for name in setup.material.topics}
     layers = {name: setup.cell(concept)[0] for name, concept in concepts.items()}
     read = {
         name: setup.readings(
@@ -67,7 +65,6 @@ def run(setup: Setup) -> Outcome:
     }
     success = {name: concept.success.name for name, concept in concepts.items()}
     gains = {name: r.change(success[name], coefficient=AT) for name, r in read.items()}
-    told = all(gain.n > 1 for gain in gains.values())
     came = [name for name, gain in gains.items() if gain.low > 0]
     lacking = ", ".join(name for name in gains if name not in came)
     gain = fmean(gain.mean for gain in gains.values())
@@ -90,22 +87,22 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                len(came) > len(gains) / 2 if told else None,
+                told(len(came) > len(gains) / 2, *gains.values()),
                 f"{len(came)} of {len(gains)} topics: {each(gains, share=True)}",
             ),
             Verdict(
                 "F2",
-                gain >= 0.05 if told else None,
+                told(gain >= 0.05, *gains.values()),
                 f"mean gain {100 * gain:+.0f} points, of {len(gains)} topics",
             ),
             Verdict(
                 "Q1",
-                not lacking if told else None,
+                told(not lacking, *gains.values()),
                 f"interval not above 0: {lacking}" if lacking else "above 0 for every topic",
             ),
             Verdict(
                 "Q2",
-                all(low < high for low, high in pairwise(means)) if told else None,
+                told(all(low < high for low, high in pairwise(means)), *gains.values()),
                 "; ".join(
                     f"c = {c:g}: {100 * m:.0f} %" for c, m in zip(COEFFICIENTS, means, strict=True)
                 ),
@@ -119,10 +116,6 @@ def run(setup: Setup) -> Outcome:
             for name, concept in concepts.items()
         },
     )
-
-
-def _thinned(concept: Concept) -> Concept:
-    return replace(concept, selection=concept.selection[::THINNED], test=concept.test[::THINNED])
 
 
 def _shown(

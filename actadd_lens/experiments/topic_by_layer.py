@@ -25,7 +25,7 @@ from dataclasses import replace
 import pandas as pd
 
 from actadd_lens import plots
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.figures import as_cells
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import NAMES, Readings, text_of
@@ -69,7 +69,6 @@ def run(setup: Setup) -> Outcome:
     later = read.change(
         success, than="steered", where={"layer": best.layer}, layer=setup.layers[-1]
     )
-    told = gain.n > 1
     summary = read.summary()
     chosen = Readings(searched)
     return Outcome(
@@ -92,12 +91,12 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                gain.low > 0 and over.low > 0 if told else None,
+                told(gain.low > 0 and over.low > 0, gain, over),
                 f"layer {best.layer}: {text_of(read.value(success, 'unsteered'), share=True)} -> "
                 f"{text_of(there, share=True, n=True)}; change {text_of(gain, share=True)}, over "
                 f"random {text_of(over, share=True)}",
             ),
-            Verdict("F2", there.mean > 0.9 if there.n else None, text_of(there, share=True)),
+            Verdict("F2", told(there.mean > 0.9, there), text_of(there, share=True)),
             Verdict(
                 "F3",
                 best.layer < setup.n_layers / 2 if best.tied < best.searched else None,
@@ -106,7 +105,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "F4",
-                later.high < 0 if told else None,
+                told(later.high < 0, later),
                 f"from layer {best.layer} to {setup.layers[-1]}: {text_of(later, share=True)}",
             ),
         ],

@@ -49,6 +49,10 @@ class Concept:
             test=self._long_enough(model, rows, "test")[:n],
         )
 
+    def thinned(self, every: int) -> "Concept":
+        """With every so-manieth prompt of each split."""
+        return replace(self, selection=self.selection[::every], test=self.test[::every])
+
     def _long_enough(self, model: Bridge, rows: int, split: str) -> tuple[str, ...]:
         prompts: tuple[str, ...] = getattr(self, split)
         lengths = map(len, tokenize(model, prompts))

@@ -6,9 +6,12 @@ paper leaves open (Q1, ...). The experiment's code answers each by its key, and 
 two side by side.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from actadd_lens.statistics import Interval
 
 HEADING = "Criteria, fixed before the run:"
 
@@ -71,6 +74,16 @@ def criteria(docstring: str) -> dict[str, str]:
         r"^ *([FQ]\d+)\. (.*?)(?=^ *[FQ]\d+\. |\Z)", listed, re.DOTALL | re.MULTILINE
     )
     return {key: " ".join(text.split()) for key, text in items}
+
+
+def told(claim: bool, *intervals: Interval) -> bool | None:
+    """A claim, or None where one of the intervals it rests on is not to be had.
+
+    >>> told(True, Interval(0.5, 0.4, 0.6, 9)), told(True, Interval(0.5, math.nan, math.nan, 1))
+    (True, None)
+    """
+    ends = [x for i in intervals for x in (i.mean, i.low, i.high)]
+    return claim if all(map(math.isfinite, ends)) else None
 
 
 def check_answered(docstring: str, verdicts: Sequence[Verdict]) -> None:

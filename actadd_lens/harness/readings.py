@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
 from actadd_lens.sweeps.results import interval_of
+from actadd_lens.sweeps.tables import typed
 
 NAMES = {STEERED: "steered", UNSTEERED: "unsteered", "mean_difference": "mean difference"}
 """What runs are called in reports, where that is not the name of the control."""
@@ -149,6 +151,24 @@ def each(intervals: Mapping[str, Interval], *, share: bool = False) -> str:
     return "; ".join(f"{name} {text_of(i, share=share)}" for name, i in intervals.items())
 
 
+def as_readings(rows: pd.DataFrame, shares: Sequence[str] = ()) -> Readings:
+    """Values that were read otherwise than by ``Setup.measured``, as if by it.
+
+    Args:
+        rows: Labels of cells, then ``prompt``, ``metric`` and ``value``.
+        shares: Metrics whose values are zeros and ones.
+    """
+    frame = rows.assign(
+        sample=nan,
+        prompt_index=rows.groupby("prompt", sort=False).ngroup(),
+        dose=nan,
+        kl=nan,
+        text=None,
+    )
+    metrics = [[name, name, name in shares] for name in dict.fromkeys(rows["metric"])]
+    return Readings(Result(typed(frame), {"metrics": metrics}))
+
+
 def _by_prompt(rows: pd.DataFrame) -> "pd.Series[float]":
     return rows.groupby("prompt", sort=False)["value"].mean()
 
@@ -161,7 +181,6 @@ def changed(paired: "pd.Series[float]", of: int) -> Change:
         of: Prompts that there should be.
     """
     if not len(paired):
-        nan = float("nan")
         return Change(nan, nan, nan, 0, of)
     i = cluster_mean(paired, paired.index)
     return Change(i.mean, i.low, i.high, i.n, of - i.n)

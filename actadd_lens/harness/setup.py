@@ -17,7 +17,7 @@ from actadd_lens.harness.sizes import Sizes
 from actadd_lens.harness.work import Ask, Axis
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import ContrastPair, tokenize
-from actadd_lens.sweeps import Result, SweepResult
+from actadd_lens.sweeps import Best, Result, SweepResult
 from actadd_lens.sweeps.cells import STEERED, Cell, Run, clean_cell
 from actadd_lens.sweeps.controls import control_vector
 from actadd_lens.sweeps.grids import Grid
@@ -50,6 +50,8 @@ class Setup:
     """What was asked of the model until now."""
     found: dict[str, str] = field(default_factory=dict, compare=False)
     """What was searched for until now, for reports."""
+    _searched: dict[str, Best] = field(default_factory=dict, compare=False)
+    """The best cell of each search, by its name."""
 
     @property
     def n_layers(self) -> int:
@@ -94,14 +96,17 @@ class Setup:
         if concept.cell is not None:
             return concept.cell
         grid = Grid({concept.name: concept.pair}, tuple(self.layers), SEARCHED, ("front",), ())
-        found = self.measured(
-            f"search_{concept.name}",
-            list(grid.cells(self.model, self.seed)),
-            concept.selection,
-            [self.sought(concept)],
-        )
-        best = SweepResult(found.frame, found.provenance).best(Sound.name)
+        cells = list(grid.cells(self.model, self.seed))
+        best = self._best(f"search_{concept.name}", cells, concept)
         return best.layer, best.coefficient
+
+    def _best(self, name: str, cells: Sequence[Cell], concept: Concept) -> Best:
+        """The cell with the most sound successes on the selection prompts; searched for once."""
+        if name not in self._searched:
+            found = self.measured(name, cells, concept.selection, [self.sought(concept)])
+            result = SweepResult(found.frame, found.provenance)
+            self._searched[name] = result.best(Sound.name)
+        return self._searched[name]
 
     def sought(self, concept: Concept) -> Sound:
         """What a search for the concept's layer or coefficient looks for."""
@@ -183,13 +188,8 @@ class Setup:
             for c in MEAN_SEARCHED
             for cell in self.arms(concept, mean, c, (), pair=token)
         ]
-        found = self.measured(
-            f"search_mean_{concept.name}_{layer}",
-            [clean_cell(), *cells],
-            concept.selection,
-            [self.sought(concept)],
-        )
-        best = SweepResult(found.frame, found.provenance).best(Sound.name)
+        name = f"search_mean_{concept.name}_{layer}"
+        best = self._best(name, [clean_cell(), *cells], concept)
         self.found[f"mean difference for {concept.name}"] = (
             f"of {len(concept.pairs)} pairs, {best.pair}, coefficient {best.coefficient:g}, at "
             f"every position of layer {layer} (chosen on the selection prompts)"

@@ -66,6 +66,6 @@ def typed(frame: DataFrame) -> DataFrame:
     whole = [
         name
         for name in frame
-        if frame[name].dtype == float and name not in ("value", "dose", "kl", "fraction")
+        if frame[name].dtype == float and name not in ("value", "dose", "kl", "fraction", *TYPES)
     ]
     return frame.astype({**TYPES, **dict.fromkeys(whole, "Int64")})
