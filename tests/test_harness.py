@@ -149,7 +149,7 @@ def test_a_cell_that_is_not_known_is_searched_on_the_selection_prompts(setup, mo
     assert 0 <= layer < setup.n_layers
     assert c in (1.0, 2.0, 4.0, 6.0)
     [(name, cells, prompts, [sought])] = asked
-    assert name == "search_food"
+    assert name == f"search_food_{len(concept.selection)}"
     assert prompts == concept.selection
     assert isinstance(sought, Sound)
     assert len(cells) == 1 + 4 * len(setup.layers)
@@ -265,13 +265,13 @@ def test_a_sound_success_is_both():
 
 
 def test_work_adds_up():
-    one = Ask(2, 10, 8, "prompts", samples=1, new_tokens=24).work
-    assert sum([one, one], Work()) == Ask(4, 10, 8, "prompts", samples=1, new_tokens=24).work
+    one = Ask("one", 2, 10, 8, "prompts", samples=1, new_tokens=24).work
+    assert sum([one, one], Work()) == Ask("one", 4, 10, 8, "prompts", samples=1, new_tokens=24).work
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_counts_follow_the_sizes(prompts, more):
-    ask = Ask(3, prompts, 8, "prompts", samples=1, new_tokens=6)
+    ask = Ask("one", 3, prompts, 8, "prompts", samples=1, new_tokens=6)
     old, new = replace(TINY, prompts=prompts), replace(TINY, prompts=more * prompts)
     assert ask.scaled(old, new, 6, 48) == replace(ask, sequences=more * prompts)
     deep = replace(ask, layers=6)

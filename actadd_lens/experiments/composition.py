@@ -170,7 +170,7 @@ def _cells(ways: Ways, concepts: Sequence[Concept]) -> list[Cell]:
 def _with_additivity(setup: Setup, read: Readings, ways: Ways, prompts: Sequence[str]) -> Readings:
     """The readings, and how far the shift of both is the sum of the two shifts."""
     tokens = sum(map(len, tokenize(setup.model, prompts))) / len(prompts)
-    setup.asked.append(Ask(1 + 3 * len(ways), len(prompts), tokens, "prompts"))
+    setup.asked.append(Ask("shifts", 1 + 3 * len(ways), len(prompts), tokens, "prompts"))
 
     def centred(way: Run) -> Float[Tensor, "prompt vocab"]:
         texts = [way.prompted(prompt) for prompt in prompts]

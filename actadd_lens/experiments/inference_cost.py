@@ -89,7 +89,7 @@ def run(setup: Setup) -> Outcome:
     for batch in BATCHES:
         n_runs = rows.loc[rows["batch"] == batch, "run"].nunique()
         sequences, n_new = batch * setup.sizes.repeats, setup.sizes.new_tokens
-        setup.asked.append(Ask(n_runs, sequences, n_tokens, "repeats", 1, n_new))
+        setup.asked.append(Ask("timings", n_runs, sequences, n_tokens, "repeats", 1, n_new))
     return Outcome(
         rows=rows,
         summary=summary,

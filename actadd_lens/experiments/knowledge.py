@@ -123,7 +123,7 @@ def _ranks(
             for k in ks
         ]
     tokens = sum(len(encode(setup.model, head + fact.prompt)) for fact in facts) / len(facts)
-    setup.asked.append(Ask(len(cells), len(facts), tokens, "facts"))
+    setup.asked.append(Ask("facts", len(cells), len(facts), tokens, "facts"))
     return as_readings(pd.concat(frames, ignore_index=True), [f"P@{k}" for k in ks])
 
 

@@ -62,7 +62,7 @@ def run(setup: Setup) -> Outcome:
     stream = residual_norms(setup.model, concepts["sentiment"].test)
     figure = plots.norm_profile(stream, vectors=vectors["sentiment"])
     pair, n = concepts["sentiment"].pair, len(concepts["sentiment"].test)
-    setup.asked.append(Ask(1, n, len(stream) / n / setup.n_layers, "prompts"))
+    setup.asked.append(Ask("norms", 1, n, len(stream) / n / setup.n_layers, "prompts"))
     title = f"{pair.positive!r} - {pair.negative!r}, coefficient 1; n = {n} prompts"
     figure.axes[0].set_title(plain(title), loc="left", fontsize=9)
     summary = read.summary()
@@ -116,7 +116,7 @@ def _norms(
         added.append((vectors[layer], c, STEERED))
     doses = dose(setup.model, [scale * vector for vector, scale, _ in added], concept.test)
     tokens = sum(map(len, tokenize(setup.model, concept.test))) / len(concept.test)
-    setup.asked.append(Ask(1, len(concept.test), tokens, "prompts"))
+    setup.asked.append(Ask("doses", 1, len(concept.test), tokens, "prompts"))
     frames = []
     for which, (vector, scale, control) in enumerate(added):
         own = doses[doses["vector"] == which]

@@ -121,8 +121,12 @@ def _later(
     )
     tokens = sum(len(encode(setup.model, prompt)) for prompt in prompts) / len(prompts)
     runs, new = len(controls) + 2, setup.sizes.new_tokens
-    setup.asked.append(Ask(runs, len(prompts), tokens, "prompts", setup.sizes.samples, new))
-    setup.asked.append(Ask(2 * runs, len(prompts), tokens + new, "prompts", all_logits=True))
+    setup.asked.append(
+        Ask("later", runs, len(prompts), tokens, "prompts", setup.sizes.samples, new)
+    )
+    setup.asked.append(
+        Ask("later, read", 2 * runs, len(prompts), tokens + new, "prompts", all_logits=True)
+    )
     frame = pd.concat([found.frame, beside.frame.assign(**mean.labels)], ignore_index=True)
     by = [*KEYS, "prompt", "sample"]
     each = frame.groupby(by, sort=False, dropna=False)["value"].mean().reset_index()

@@ -115,7 +115,7 @@ def run(setup: Setup) -> Outcome:
     middle = divergences["prompt"].iloc[(len(divergences) - 1) // 2]
     [steering] = cells[1].run.vectors
     shift = next_token_shift(setup.model, middle, steering)
-    setup.asked.append(Ask(2, 1, len(encode(setup.model, middle)), "prompts"))
+    setup.asked.append(Ask("shift", 2, 1, len(encode(setup.model, middle)), "prompts"))
     names = {
         GAIN: "log ratio of topic tokens (nats)",
         SHARE: "their share of KL",

@@ -84,7 +84,9 @@ def perplexities(setup: Setup, concept: Concept, groups: Mapping[str, str]) -> R
         value = known["logprob_clean"] - read
         frames.append(pd.DataFrame({**labels, "metric": METRIC, "value": value}))
     tokens = sum(len(encode(setup.model, text)) for text in texts) / len(texts)
-    setup.asked.append(Ask(len(cells) + 2, len(texts), tokens, "documents", all_logits=True))
+    setup.asked.append(
+        Ask("documents", len(cells) + 2, len(texts), tokens, "documents", all_logits=True)
+    )
     return as_readings(pd.concat(frames, ignore_index=True))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean
+from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean, proportion
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
 from actadd_lens.sweeps.results import interval_of
@@ -76,7 +76,7 @@ class Readings:
         ours = _by_prompt(self.rows(metric, run, **labels))
         theirs = _by_prompt(self.rows(metric, than, **(labels if where is None else where)))
         paired = (ours - theirs).dropna()
-        return changed(paired, len(ours))
+        return changed(paired, len(ours), share=metric in self.result.shares)
 
     def summary(self) -> pd.DataFrame:
         """``Result.summary`` with the column ``run`` in place of ``control``; draws are pooled."""
@@ -173,14 +173,25 @@ def _by_prompt(rows: pd.DataFrame) -> "pd.Series[float]":
     return rows.groupby("prompt", sort=False)["value"].mean()
 
 
-def changed(paired: "pd.Series[float]", of: int) -> Change:
+def changed(paired: "pd.Series[float]", of: int, *, share: bool = False) -> Change:
     """The mean of changes, a prompt each, with its interval; NaN where there is none.
+
+    Changes that are all alike show no spread to resample. Where they are of shares, Wilson's bound
+    on a change that none of the prompts shows stands in its place, on either side.
 
     Args:
         paired: Changes with the prompt as index.
         of: Prompts that there should be.
+        share: Whether they are of zeros and ones.
+
+    >>> changed(pd.Series(0.0, range(60)), 60, share=True)
+    Change(mean=0.0, low=-0.06..., high=0.06..., n=60, missing=0)
     """
     if not len(paired):
         return Change(nan, nan, nan, 0, of)
     i = cluster_mean(paired, paired.index)
-    return Change(i.mean, i.low, i.high, i.n, of - i.n)
+    low, high = i.low, i.high
+    if share and i.n > 1 and low == high:
+        unseen = proportion([False] * i.n).high
+        low, high = max(-1.0, i.mean - unseen), min(1.0, i.mean + unseen)
+    return Change(i.mean, low, high, i.n, of - i.n)

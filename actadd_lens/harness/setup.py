@@ -10,6 +10,7 @@ from typing import Any
 
 from actadd_lens import forward
 from actadd_lens.extraction import extract, mean_differences
+from actadd_lens.files import prepare_directory
 from actadd_lens.forward import Bridge
 from actadd_lens.harness.concepts import Concept, Material, Sound
 from actadd_lens.harness.readings import Readings
@@ -101,9 +102,16 @@ class Setup:
         return best.layer, best.coefficient
 
     def _best(self, name: str, cells: Sequence[Cell], concept: Concept) -> Best:
-        """The cell with the most sound successes on the selection prompts; searched for once."""
+        """The cell with the most sound successes on the selection prompts.
+
+        It is searched for once, and kept beside the experiments' directories for all of them.
+        """
         if name not in self._searched:
-            found = self.measured(name, cells, concept.selection, [self.sought(concept)])
+            place = prepare_directory(self.directory.parent / "searches")
+            found = self.measured(
+                f"{name}_{len(concept.selection)}", cells, concept.selection,
+                [self.sought(concept)], directory=place,
+            )  # fmt: skip
             result = SweepResult(found.frame, found.provenance)
             self._searched[name] = result.best(Sound.name)
         return self._searched[name]
@@ -205,6 +213,7 @@ class Setup:
         *,
         samples: int | None = None,
         counts: Axis = "prompts",
+        directory: Path | None = None,
     ) -> Result:
         """Run cells on prompts; what is made is kept in a file of the experiment's directory.
 
@@ -215,17 +224,18 @@ class Setup:
             metrics: Of completions or of logits.
             samples: Completions a prompt, as the sizes say by default; 0 for logit metrics alone.
             counts: Which of the sizes the number of prompts follows.
+            directory: Of the file, where it is not the experiment's.
 
         Raises:
             KeyboardInterrupt: It was interrupted; the file goes on from there.
         """
         n = self.sizes.samples if samples is None else samples
         options = {**self.sampling, "batch_size": self.batch_size} if n else {}
-        self.asked.append(self._ask(cells, prompts, metrics, n, counts))
+        self.asked.append(self._ask(name, cells, prompts, metrics, n, counts))
         found: Result = measure(
             Result, self.model, cells, prompts, metrics,
             {"kind": name, "cells": _described(cells)},
-            samples=n, seed=self.seed, store=self.directory / f"{name}.sqlite",
+            samples=n, seed=self.seed, store=(directory or self.directory) / f"{name}.sqlite",
             progress=self.progress, **options,
         )  # fmt: skip
         if not found.complete:
@@ -234,6 +244,7 @@ class Setup:
 
     def _ask(
         self,
+        name: str,
         cells: Sequence[Cell],
         prompts: Sequence[str],
         metrics: Sequence[Metric],
@@ -243,6 +254,7 @@ class Setup:
         runs = list(dict.fromkeys(cell.run for cell in cells))
         layers = [run.vectors[0].layer if run.vectors else 0 for run in runs]
         return Ask(
+            name,
             len(runs),
             len(prompts),
             sum(map(len, tokenize(self.model, prompts))) / len(prompts),

@@ -29,6 +29,8 @@ class Work:
 class Ask:
     """One thing asked of a model: several runs over the same sequences."""
 
+    name: str
+    """What for; a search is named alike in every experiment that needs it."""
     runs: int
     """Steered or not: how often each sequence is read."""
     sequences: int
@@ -56,7 +58,7 @@ class Ask:
         Every run is read for its divergence from the clean one; where text is generated, its
         prompt is read again, and so is the text if the steered model judges it.
 
-        >>> Ask(2, 10, 8, "prompts", samples=1, new_tokens=24, depth=0.5).work
+        >>> Ask("one", 2, 10, 8, "prompts", samples=1, new_tokens=24, depth=0.5).work
         Work(passes=40, read=240.0, decoded=460, unembedded=500)
         """
         passes = self.runs * self.sequences
