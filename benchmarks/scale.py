@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 import actadd_lens as al
 from actadd_lens.experiments.catalogue import NAMES, experiment
+from actadd_lens.files import prepare_directory
 from actadd_lens.footprint import footprint
 from actadd_lens.harness.bundled import Bundled
 from actadd_lens.harness.cost import H100, ROWS, cost
@@ -49,7 +50,9 @@ def checked(names: Sequence[str]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name in names:
         with tempfile.TemporaryDirectory() as place:
-            setup = Setup(model, Bundled(), SMALL, Path(place), progress=False)
+            # Searches are kept beside an experiment's directory, so each has one to itself.
+            own = prepare_directory(Path(place) / name)
+            setup = Setup(model, Bundled(), SMALL, own, progress=False)
             with FlopCounterMode(display=False) as counter:
                 experiment(name).run(setup)
         counted, by_model = counter.get_total_flops(), cost(setup.asked, shape).flops
