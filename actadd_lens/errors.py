@@ -63,7 +63,7 @@ class SweepError(ActAddError, ValueError):
 
 
 class ExperimentError(ActAddError, ValueError):
-    """An experiment that is unknown, or asked for twice."""
+    """An experiment that is unknown or asked for twice, or several of which some failed."""
 
 
 class TestbedError(ActAddError, ValueError):

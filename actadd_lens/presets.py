@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from actadd_lens.errors import LayerError, ModelLoadError
+from actadd_lens.errors import ModelLoadError
 from actadd_lens.forward import Bridge
 from actadd_lens.models import TESTBED
 
@@ -95,33 +95,6 @@ class Preset:
         (torch.float32, torch.float16)
         """
         return torch.float32 if torch.device(device).type == "cpu" else self.half
-
-
-def depth_scaled(layer: int, of: int, to: int) -> int:
-    """The layer at the same fraction of the depth of another model.
-
-    A place to begin a search, no finding of the paper's.
-
-    Args:
-        layer: Of the model that a setting is known for.
-        of: Number of layers of that model; GPT-2-XL has 48.
-        to: Number of layers of the other model.
-
-    Returns:
-        The nearest layer; of two that are equally near, the even one.
-
-    Raises:
-        LayerError: The model has no such layer, or one of the models has no layers.
-
-    >>> depth_scaled(6, of=48, to=32)
-    4
-    """
-    if not 0 <= layer < of or to < 1:
-        raise LayerError(
-            f"layer {layer} of {of} has no counterpart among {to}: give a layer from 0 to {of - 1} "
-            "and two numbers of layers, 1 at least"
-        )
-    return min(round(layer * to / of), to - 1)
 
 
 def shape_of(target: "Bridge | str | Path") -> Shape:

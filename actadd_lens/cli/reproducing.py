@@ -80,8 +80,9 @@ def reproduce(
         raise click.UsageError(f"name an experiment, or give --all. There are {', '.join(NAMES)}")
     chosen = NAMES if every else names
     check_names(chosen)
-    if model == "testbed" and data is not None:
-        raise click.UsageError("the testbed has its own data: leave --data out, or give --model")
+    _check_testbed(model, data, options)
+    if options["device"] and options["n_devices"]:
+        raise click.UsageError("--device and --n-devices exclude each other")
     with status(f"loading {model}"):
         from actadd_lens.experiments.running import reproduce as run
         from actadd_lens.files import prepare_directory
@@ -102,6 +103,17 @@ def reproduce(
         told=_tell,
     )
     click.echo(out / "report.md")
+
+
+def _check_testbed(model: str, data: str | None, options: dict[str, Any]) -> None:
+    """Options of real models would do nothing here, and yet stand in the report."""
+    real = {"data": data, **{k: v for k, v in options.items() if k not in ("n", "new_tokens")}}
+    given = [f"--{name.replace('_', '-')}" for name, value in real.items() if value is not None]
+    if model == "testbed" and given:
+        raise click.UsageError(
+            f"the testbed has its own data and judges, and runs on the CPU: leave "
+            f"{', '.join(given)} out, or give --model"
+        )
 
 
 def _prepared(

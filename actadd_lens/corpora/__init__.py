@@ -10,5 +10,6 @@ them is executed.
 from actadd_lens.corpora.conceptnet import conceptnet as conceptnet
 from actadd_lens.corpora.imdb import imdb as imdb
 from actadd_lens.corpora.openwebtext import openwebtext as openwebtext
+from actadd_lens.corpora.openwebtext import pages as pages
 from actadd_lens.corpora.toxicity_prompts import ToxicityPrompt as ToxicityPrompt
 from actadd_lens.corpora.toxicity_prompts import toxicity_prompts as toxicity_prompts

@@ -1,5 +1,7 @@
 """Web pages: OpenWebText of Gokaslan and Cohen (2019), on which perplexity is measured."""
 
+from collections.abc import Iterator
+
 from actadd_lens.corpora.sources import Corpus, Source, records, take
 
 OPENWEBTEXT = Corpus(
@@ -30,5 +32,9 @@ def openwebtext(source: Source = None, *, n: int | None = None) -> list[str]:
     ...     openwebtext(path, n=1)
     ['One.']
     """
-    texts = (record.get("text", str) for record in records(OPENWEBTEXT, source))
-    return take(texts, n, "document", OPENWEBTEXT, source)
+    return take(pages(source), n, "document", OPENWEBTEXT, source)
+
+
+def pages(source: Source = None) -> Iterator[str]:
+    """As ``openwebtext``, a document at a time: no more are read than are taken."""
+    return (record.get("text", str) for record in records(OPENWEBTEXT, source))

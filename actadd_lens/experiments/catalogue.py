@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import getsource
 
 from actadd_lens.errors import ExperimentError
 from actadd_lens.harness.criteria import question
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.report import Description
 from actadd_lens.harness.setup import Setup
+from actadd_lens.sweeps.identity import hashed
 
 NAMES = (
     "perplexity-by-relevance",
@@ -44,6 +46,11 @@ class Experiment:
     def name(self) -> str:
         """As on the command line."""
         return self.about.name
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of its file: criteria and code."""
+        return hashed(getsource(import_module(self.run.__module__)))
 
     @property
     def question(self) -> str:

@@ -37,7 +37,7 @@ from torch import Tensor
 from actadd_lens import plots
 from actadd_lens.generation import Completion
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, each, text_of
 from actadd_lens.harness.setup import BASELINES, Setup
@@ -107,7 +107,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q3",
-                told(coherence.mean >= -0.05, coherence),
+                told(at_least(coherence.mean, -0.05), coherence),
                 text_of(coherence, share=True),
             ),
             _survive("Q4", alone, apart),
@@ -124,7 +124,7 @@ def _survive(key: str, alone: Mapping[str, Interval], both: Mapping[str, Interva
     """Whether each success with both vectors is at least 80 % of that with its own alone."""
     return Verdict(
         key,
-        all(both[name].mean >= 0.8 * i.mean for name, i in alone.items())
+        all(at_least(both[name].mean, 0.8 * i.mean) for name, i in alone.items())
         if all(i.mean > 0 for i in alone.values())
         else None,
         f"alone {each(alone, share=True)}; both {each(both, share=True)}",

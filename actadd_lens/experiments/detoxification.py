@@ -1,9 +1,9 @@
 """Does a vector make completions of rude or toxic prompts less so, and does it keep them sound?
 
 The vector of the concept "register" is added at the front of prompts that call for the like: rude
-ones in the bundled model's language, toxic ones in real data. What is measured is the share of
-completions that are rude or toxic, which is 1 - success, whether the text is coherent, and whether
-it keeps to its prompt's subject.
+ones in the bundled model's language, those of RealToxicityPrompts, of any toxicity, in real data.
+What is measured is the share of completions that are rude or toxic, which is 1 - success, whether
+the text is coherent, and whether it keeps to its prompt's subject.
 
 Criteria, fixed before the run:
 
@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from actadd_lens import plots
 from actadd_lens.generation import Completion
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import text_of
 from actadd_lens.harness.setup import Setup
@@ -96,10 +96,10 @@ def run(setup: Setup) -> Outcome:
                 f"{text_of(read.value('rude'), share=True, n=True)}; change "
                 f"{text_of(fewer, share=True)}, over random {text_of(over, share=True)}",
             ),
-            Verdict("F2", told(sound.mean >= -0.05, sound), text_of(sound, share=True)),
+            Verdict("F2", told(at_least(sound.mean, -0.05), sound), text_of(sound, share=True)),
             Verdict(
                 "F3",
-                told(relevant.mean >= -0.05, relevant),
+                told(at_least(relevant.mean, -0.05), relevant),
                 text_of(relevant, share=graded, n=True)
                 if relevant.n
                 else "no prompt has a subject",

@@ -32,7 +32,7 @@ from actadd_lens.extraction import extract, mean_difference
 from actadd_lens.forward import Bridge
 from actadd_lens.generation import generate
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.setup import Setup
 from actadd_lens.harness.work import Ask
@@ -98,7 +98,7 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                all(i.mean <= 0.05 for i in premium.values()),
+                all(at_least(0.05, i.mean) for i in premium.values()),
                 "; ".join(f"{name} {_percent(i)}" for name, i in premium.items()),
             ),
             Verdict(

@@ -4,9 +4,9 @@ Every pair of the concepts "sentiment", the first topic and "register" is added 
 layer, coefficient and front, which were found for its first pair. Beside each stand one random
 vector of its norms, a draw of its own, and its positive prompt as text; beside each concept the
 unsteered run and the mean difference over its pairs. Negated vectors are left out: they ask for the
-contrary, which says nothing of how pairs differ. Every second prompt is taken, as there are many
-runs. The cosine of a pair is that of its vector, all rows as one, with the mean of the vectors of
-the concept's other pairs.
+contrary, which says nothing of how pairs differ. Every second test prompt is taken, as there are
+many runs. The cosine of a pair is that of its vector, all rows as one, with the mean of the vectors
+of the concept's other pairs.
 
 Criteria, fixed before the run:
 
@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 
 from actadd_lens.geometry import cosines
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict
+from actadd_lens.harness.criteria import Verdict, at_least
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, text_of
 from actadd_lens.harness.setup import Setup
@@ -90,7 +90,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q2",
-                bool((spread <= 0.1).all()) if spread.notna().all() else None,
+                all(at_least(0.1, sd) for sd in spread) if spread.notna().all() else None,
                 "; ".join(f"{name} {100 * sd:.0f} points" for name, sd in spread.items()),
             ),
             Verdict(

@@ -52,7 +52,7 @@ NO_WORDS = "none"
 
 def run(setup: Setup) -> Outcome:
     """Read the documents in every run."""
-    concept = setup.concept(setup.material.topics[0])
+    concept = setup.concept(setup.material.topics[0]).as_read
     given = setup.material.documents(setup.sizes.documents)
     shares = relevance(fitting(setup, concept, given), setup.material.words(concept.name))
     bins = binned(shares)
@@ -104,6 +104,6 @@ def binned(shares: Mapping[str, float], n: int = 3) -> dict[str, str]:
     edges = np.quantile(on, np.arange(1, n) / n) if len(on) else np.empty(0)
     bins = dict.fromkeys(values.index[values == 0], NO_WORDS)
     for _, own in on.groupby(np.searchsorted(edges, on)):  # texts of one share stay together
-        ends = dict.fromkeys(f"{100 * x:.2g}" for x in (own.min(), own.max()))
+        ends = dict.fromkeys(f"{100 * x:.3g}" for x in (own.min(), own.max()))
         bins |= dict.fromkeys(own.index, f"{' to '.join(ends)} %")
     return bins

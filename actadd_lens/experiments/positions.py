@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from actadd_lens import plots
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import each
 from actadd_lens.harness.setup import BASELINES, Setup
@@ -80,7 +80,10 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q1",
-                told(max(ahead) <= 0.05, *(i for own in reached.values() for i in own.values())),
+                told(
+                    at_least(0.05, max(ahead)),
+                    *(i for own in reached.values() for i in own.values()),
+                ),
                 "; ".join(f"{name}: {each(own, share=True)}" for name, own in reached.items()),
             ),
         ],

@@ -50,7 +50,7 @@ ON, OFF = "on the topic", "off the topic"
 
 def run(setup: Setup) -> Outcome:
     """Read documents of both kinds in every run."""
-    concept = setup.concept(setup.material.topics[0])
+    concept = setup.concept(setup.material.topics[0]).as_read
     given = setup.material.documents(setup.sizes.documents)
     shares = pd.Series(
         relevance(fitting(setup, concept, given), setup.material.words(concept.name)), dtype=float
@@ -106,7 +106,6 @@ def run(setup: Setup) -> Outcome:
 
 
 def _change(read: Readings, run: str, than: str, kind: str, c: float) -> Change:
-    try:
-        return read.change(METRIC, run, than, group=kind, coefficient=c)
-    except KeyError:  # no document of the kind
+    if kind not in set(read.result.frame["group"]):  # no document of the kind
         return changed(pd.Series(dtype=float), 0)
+    return read.change(METRIC, run, than, group=kind, coefficient=c)

@@ -25,6 +25,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens.ablations import steering_reach
+from actadd_lens.harness.concepts import Concept
 from actadd_lens.harness.criteria import Verdict, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import NAMES, ORDER, Readings, as_readings, text_of
@@ -68,7 +69,7 @@ def run(setup: Setup) -> Outcome:
     cells = [clean, *setup.arms(concept, vector, c, [*draws, "negated", "prompted"]), mean]
     success = concept.success.name
     read = setup.readings("draws", cells, concept.test, [concept.success, relative_kl])
-    later = _later(setup, concept.test, c * vector, [*draws, "negated"], mean)
+    later = _later(setup, concept, vector, c, [*draws, "negated"], mean)
     changes = {
         run: read.rows(KL_FIRST, run).groupby("prompt")["value"].mean()
         for run in ("steered", "random")
@@ -105,29 +106,34 @@ def run(setup: Setup) -> Outcome:
 
 def _later(
     setup: Setup,
-    prompts: Sequence[str],
+    concept: Concept,
     vector: SteeringVector,
+    c: float,
     controls: Sequence[str],
     mean: Cell,
 ) -> Readings:
     """Mean KL of the generated tokens of each completion, of vectors with their controls."""
-    options = {**setup.sampling, "samples": setup.sizes.samples, "seed": setup.seed}
-    found = steering_reach(
-        setup.model, vector, prompts, controls=controls, progress=setup.progress, **options
-    )
+    prompts = concept.test
+    options = {
+        **setup.sampling, "samples": setup.sizes.samples, "seed": setup.seed,
+        "progress": setup.progress, "batch_size": setup.batch_size,
+    }  # fmt: skip
+    found = steering_reach(setup.model, c * vector, prompts, controls=controls, **options)
     [added] = mean.run.vectors
-    beside = steering_reach(
-        setup.model, added, prompts, controls=(), progress=setup.progress, **options
-    )
+    beside = steering_reach(setup.model, added, prompts, controls=(), **options)
     tokens = sum(len(encode(setup.model, prompt)) for prompt in prompts) / len(prompts)
     runs, new = len(controls) + 2, setup.sizes.new_tokens
     setup.asked.append(
         Ask("later", runs, len(prompts), tokens, "prompts", setup.sizes.samples, new)
     )
-    setup.asked.append(
-        Ask("later, read", 2 * runs, len(prompts), tokens + new, "prompts", all_logits=True)
-    )
-    frame = pd.concat([found.frame, beside.frame.assign(**mean.labels)], ignore_index=True)
+    texts = len(prompts) * setup.sizes.samples
+    read = Ask("later, read", 2 * runs, texts, tokens, "prompts", new_tokens=new, all_logits=True)
+    setup.asked.append(read)
+    frames = [
+        found.frame.assign(pair=concept.name, coefficient=c),
+        beside.frame.assign(**mean.labels),
+    ]
+    frame = pd.concat(frames, ignore_index=True)
     by = [*KEYS, "prompt", "sample"]
     each = frame.groupby(by, sort=False, dropna=False)["value"].mean().reset_index()
     return as_readings(each.drop(columns="sample").assign(metric=KL_LATER))

@@ -9,13 +9,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from actadd_lens.errors import OutputError
-from actadd_lens.experiments.catalogue import Experiment, check_names, experiment
+from actadd_lens.errors import ActAddError, ExperimentError, OutputError
+from actadd_lens.experiments.catalogue import NAMES, Experiment, check_names, experiment
 from actadd_lens.files import prepare_directory, write_atomically
 from actadd_lens.forward import Bridge
 from actadd_lens.harness.concepts import Material
-from actadd_lens.harness.criteria import check_answered
+from actadd_lens.harness.criteria import check_answered, criteria
 from actadd_lens.harness.outcome import Kept, keep, kept_in
 from actadd_lens.harness.report import overview, report
 from actadd_lens.harness.setup import Setup
@@ -37,7 +38,7 @@ def reproduce(
     batch_size: int | None = None,
     told: Callable[[Experiment, Kept, bool], None] = lambda *_: None,
 ) -> list[Kept]:
-    """Run experiments, those that are not done yet, and write a report of each and of all.
+    """Run experiments, those that are not done yet, and write a report of each and of all there.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
@@ -52,62 +53,77 @@ def reproduce(
         told: Called with every experiment, its outcome, and whether it was there already.
 
     Raises:
-        ExperimentError: An unknown name.
+        ExperimentError: An unknown name, or several experiments of which some failed; the others
+            were run.
         OutputError: ``out`` holds results of other settings, or can't be written to.
         KeyboardInterrupt: It was interrupted; the same call goes on from there.
     """
     check_names(names)
-    done: list[tuple[Experiment, Kept]] = []
+    found, failed = [], {}
     for name in names:
         own = experiment(name)
-        directory = prepare_directory(out / name)
-        setup = Setup(model, material, sizes, directory, seed, progress, batch_size)
-        _begin(setup)
-        kept = kept_in(directory)
-        fresh = kept is None
-        if kept is None:
-            kept = _run(own, setup)
-        text = report(own.about, kept, f"{command} {name}", figure="figure.png")
-        write_atomically(directory / "report.md", text.encode())
-        done.append((own, kept))
-        told(own, kept, not fresh)
-    write_atomically(out / "report.md", _together(done, command).encode())
-    return [kept for _, kept in done]
+        setup = Setup(
+            model, material, sizes, prepare_directory(out / name), seed, progress, batch_size
+        )
+        try:
+            kept, was_there = _run(own, setup, f"{command} {name}")
+        except ActAddError as error:
+            if len(names) == 1:
+                raise
+            failed[name] = str(error)
+            continue
+        found.append(kept)
+        told(own, kept, was_there)
+        write_atomically(out / "report.md", _together(out).encode())
+    if failed:
+        said = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise ExperimentError(f"{len(failed)} of {len(names)} experiments failed: {said}")
+    return found
 
 
-def _begin(setup: Setup) -> None:
-    """Note what decides the figures; refuse a place where something else did."""
-    place = setup.directory / "setup.json"
+def _run(own: Experiment, setup: Setup, command: str) -> tuple[Kept, bool]:
+    """The outcome of an experiment, and whether it was there already."""
     made = plain(setup.provenance)
+    _begin(setup.directory, {**made, "experiment": own.fingerprint})
+    _begin(prepare_directory(setup.searches), made)
+    kept = kept_in(setup.directory)
+    was_there = kept is not None
+    if kept is None:
+        started = time.perf_counter()
+        outcome = own.run(setup)
+        check_answered(own.about.docstring, outcome.verdicts)
+        kept = keep(own.name, outcome, setup, time.perf_counter() - started, command)
+    text = report(own.about, kept, figure="figure.png")
+    write_atomically(setup.directory / "report.md", text.encode())
+    return kept, was_there
+
+
+def _begin(directory: Path, made: dict[str, Any]) -> None:
+    """Note what decides the figures in a directory; refuse one where something else did."""
+    place = directory / "setup.json"
     if not place.exists():
         write_atomically(place, json.dumps(made, indent=1).encode())
         return
     try:
         before = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot read {place} ({error}): remove {setup.directory}") from error
+        raise OutputError(f"cannot read {place} ({error}): remove {directory}") from error
     others = [d for d in differences(before, made) if not d.startswith("versions")]
     if others:
         raise OutputError(
-            f"{setup.directory} holds results of other settings ({'; '.join(others)}): choose "
-            "another --out, or remove it"
+            f"{directory} holds results of other settings ({'; '.join(others)}): choose another "
+            "--out, or remove it"
         )
 
 
-def _run(own: Experiment, setup: Setup) -> Kept:
-    started = time.perf_counter()
-    outcome = own.run(setup)
-    check_answered(own.about.docstring, outcome.verdicts)
-    return keep(own.name, outcome, setup, time.perf_counter() - started)
-
-
-def _together(done: Sequence[tuple[Experiment, Kept]], command: str) -> str:
-    """One report: every criterion with its verdict, then each experiment."""
-    parts = [
-        f"# The paper's experiments on {done[0][1].provenance['model']}",
-        overview([(own.about, kept) for own, kept in done]),
-    ]
-    for own, kept in done:
-        figure = f"{own.name}/figure.png"
-        parts.append(report(own.about, kept, f"{command} {own.name}", level=2, figure=figure))
+def _together(out: Path) -> str:
+    """One report of every outcome there: all criteria with their verdicts, then each experiment."""
+    done = []
+    for name in NAMES:
+        own, kept = experiment(name), kept_in(out / name)
+        if kept is not None and [v.key for v in kept.verdicts] == [*criteria(own.about.docstring)]:
+            done.append((own.about, kept))
+    parts = [f"# The paper's experiments on {done[0][1].provenance['model']}", overview(done)]
+    for about, kept in done:
+        parts.append(report(about, kept, level=2, figure=f"{about.name}/figure.png"))
     return "\n\n".join(parts)

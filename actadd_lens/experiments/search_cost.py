@@ -26,7 +26,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, text_of
 from actadd_lens.harness.setup import SEARCHED, Setup
@@ -104,7 +104,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q3",
-                before.mean - after.mean > 0.05,
+                not at_least(0.05, before.mean - after.mean),
                 f"{text_of(before, share=True)} on the selection prompts, "
                 f"{text_of(after, share=True)} on the test prompts",
             ),

@@ -18,7 +18,7 @@ Q1. Is the mean difference over several pairs, with a coefficient of its own, no
 
 import pandas as pd
 
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.figures import by_run
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import each, text_of
@@ -87,12 +87,12 @@ def run(setup: Setup) -> Outcome:
             *turned,
             Verdict(
                 "F3",
-                told(all(i.mean >= -0.05 for i in sound.values()), *sound.values()),
+                told(all(at_least(i.mean, -0.05) for i in sound.values()), *sound.values()),
                 each(sound, share=True),
             ),
             Verdict(
                 "Q1",
-                told(all(i.mean > -0.05 for i in single.values()), *single.values()),
+                told(all(not at_least(-0.05, i.mean) for i in single.values()), *single.values()),
                 each(single, share=True),
             ),
         ],

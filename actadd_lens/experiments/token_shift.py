@@ -102,7 +102,7 @@ class _ShareOfSizes(_Share):
 
 def run(setup: Setup) -> Outcome:
     """Read the openings in every run."""
-    concept = setup.concept(setup.material.topics[0])
+    concept = setup.concept(setup.material.topics[0]).as_read
     given = setup.material.openings(setup.sizes.prompts)
     openings = fitting(setup, concept, given, behind=0)
     ids = _beginnings(setup, openings[0], setup.material.words(concept.name))

@@ -2,10 +2,10 @@
 
 Each topic has a pair, a noun of it against a space, whose vector is added at the layer that suits
 the topic, at the coefficients 0.5, 1, 2, 4 and 8. Success is the share of completions on the topic,
-of prompts on anything else. Every third prompt is taken, to search the layer on and to report, as
-there are many runs. Every baseline stands beside every coefficient. The mean difference has the
-coefficients of the pair; the table has the best of them, which favours it. Gains are paired changes
-of success against the unsteered run.
+of prompts on anything else. Every third test prompt is taken, as there are many runs. Every
+baseline stands beside every coefficient. The mean difference has the coefficients of the pair; the
+table has the best of them, which favours it. Gains are paired changes of success against the
+unsteered run.
 
 Criteria, fixed before the run:
 
@@ -27,7 +27,7 @@ from statistics import fmean
 import pandas as pd
 
 from actadd_lens import plots
-from actadd_lens.harness.criteria import Verdict, told
+from actadd_lens.harness.criteria import Verdict, at_least, told
 from actadd_lens.harness.figures import as_cells
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Change, Readings, each, text_of
@@ -92,7 +92,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "F2",
-                told(gain >= 0.05, *gains.values()),
+                told(at_least(gain, 0.05), *gains.values()),
                 f"mean gain {100 * gain:+.0f} points, of {len(gains)} topics",
             ),
             Verdict(

@@ -30,11 +30,18 @@ class Concept:
     """What that is, for reports: "positive completions of negative prompts"."""
     cell: tuple[int, float] | None = None
     """Layer and coefficient; None where they have to be searched on the selection prompts."""
+    reading: tuple[int, float] | None = None
+    """Those for texts that are read, where the paper has others for them."""
 
     @property
     def pairs(self) -> tuple[ContrastPair, ...]:
         """The pair and the others."""
         return (self.pair, *self.others)
+
+    @property
+    def as_read(self) -> "Concept":
+        """For experiments that generate nothing."""
+        return replace(self, cell=self.reading or self.cell)
 
     def fitted(self, model: Bridge, n: int) -> "Concept":
         """With at most ``n`` prompts a split, each as long as every pair.
@@ -50,8 +57,8 @@ class Concept:
         )
 
     def thinned(self, every: int) -> "Concept":
-        """With every so-manieth prompt of each split."""
-        return replace(self, selection=self.selection[::every], test=self.test[::every])
+        """With every so-manieth test prompt; searches stay those of the whole concept."""
+        return replace(self, test=self.test[::every])
 
     def _long_enough(self, model: Bridge, rows: int, split: str) -> tuple[str, ...]:
         prompts: tuple[str, ...] = getattr(self, split)

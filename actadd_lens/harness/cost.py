@@ -46,10 +46,16 @@ class Cost:
 
 def flops(ask: Ask, shape: Shape) -> float:
     """Operations of one ask on a model."""
-    work = ask.work
-    read = work.read * _token(shape, ask.tokens)
-    decoded = work.decoded * _token(shape, ask.tokens + ask.new_tokens / 2)
-    return read + decoded + work.unembedded * 2 * shape.d_model * shape.d_vocab
+    return sum(_read_and_decoded(ask, shape))
+
+
+def _read_and_decoded(ask: Ask, shape: Shape) -> tuple[float, float]:
+    """Operations of what is read at once, and of what is decoded a token at a time."""
+    work, logits = ask.work, 2 * shape.d_model * shape.d_vocab
+    length = ask.tokens + (0 if ask.samples else ask.new_tokens)
+    read = work.read * _token(shape, length) + (work.unembedded - work.decoded) * logits
+    decoded = work.decoded * (_token(shape, ask.tokens + ask.new_tokens / 2) + logits)
+    return read, decoded
 
 
 def cost(asks: Sequence[Ask], shape: Shape, device: Device = H100) -> Cost:
@@ -61,10 +67,10 @@ def cost(asks: Sequence[Ask], shape: Shape, device: Device = H100) -> Cost:
     seconds = 0.0
     for ask in asks:
         steps = ask.work.decoded / ROWS
-        arithmetic = flops(ask, shape) / (device.flops * device.reached)
+        read, decoded = (n / (device.flops * device.reached) for n in _read_and_decoded(ask, shape))
         traffic = steps * 2 * shape.n_params / (device.bandwidth * device.reached)
         overhead = steps * shape.n_layers * device.step_seconds
-        seconds += max(arithmetic, traffic, overhead)
+        seconds += read + max(decoded, traffic, overhead)
     return Cost(
         sum((ask.work for ask in asks), Work()), sum(flops(ask, shape) for ask in asks), seconds
     )

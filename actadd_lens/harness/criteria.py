@@ -76,6 +76,15 @@ def criteria(docstring: str) -> dict[str, str]:
     return {key: " ".join(text.split()) for key, text in items}
 
 
+def at_least(value: float, bound: float) -> bool:
+    """Whether a figure reaches a bound, where rounding of sums does not decide.
+
+    >>> 0.75 - 0.70 <= 0.05, at_least(0.05, 0.75 - 0.70)
+    (False, True)
+    """
+    return round(value - bound, 9) >= 0
+
+
 def told(claim: bool, *intervals: Interval) -> bool | None:
     """A claim, or None where one of the intervals it rests on is not to be had.
 

@@ -17,6 +17,9 @@ from actadd_lens.harness.setup import Setup
 from actadd_lens.plots import save
 from actadd_lens.sweeps.identity import plain
 
+BESIDE = ("rows.parquet", "summary.csv", "figure.png", "figure.pdf")
+"""Files of an outcome, beside what it says."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -43,12 +46,14 @@ class Kept:
     facts: Mapping[str, str]
     shown: list[dict[str, str]]
     provenance: Mapping[str, Any]
+    command: str
     seconds: float
+    """Of the process that made it whole; it may have been interrupted before."""
     asked: list[dict[str, Any]]
     """What was asked of the model; see ``work.Ask``."""
 
 
-def keep(name: str, outcome: Outcome, setup: Setup, seconds: float) -> Kept:
+def keep(name: str, outcome: Outcome, setup: Setup, seconds: float, command: str) -> Kept:
     """Write an outcome: the table as Parquet and CSV, the figure, and what it says as JSON.
 
     The JSON is written last: where it is, all of it is.
@@ -69,6 +74,7 @@ def keep(name: str, outcome: Outcome, setup: Setup, seconds: float) -> Kept:
         {**outcome.facts, **setup.found},
         [{str(k): str(v) for k, v in line.items()} for line in outcome.shown.to_dict("records")],
         plain(setup.provenance),
+        command,
         round(seconds, 1),
         [asdict(ask) for ask in setup.asked],
     )
@@ -78,13 +84,13 @@ def keep(name: str, outcome: Outcome, setup: Setup, seconds: float) -> Kept:
 
 
 def kept_in(directory: Path) -> Kept | None:
-    """The outcome in a directory; None if there is none.
+    """The outcome in a directory; None if there is none, or not all of it.
 
     Raises:
         SweepFileError: Something else is there.
     """
     place = directory / "outcome.json"
-    if not place.exists():
+    if not all((directory / name).exists() for name in (place.name, *BESIDE)):
         return None
     try:
         read = json.loads(place.read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from actadd_lens.errors import PromptError
 from actadd_lens.generation import Completion
 from actadd_lens.harness.concepts import Concept
 from actadd_lens.harness.readings import ORDER, Readings, as_readings, text_of
-from actadd_lens.harness.setup import Setup
+from actadd_lens.harness.setup import BASELINES, Setup
 from actadd_lens.harness.work import Ask
 from actadd_lens.likelihood import token_logprobs
 from actadd_lens.metrics import WordCount
@@ -25,8 +24,6 @@ from actadd_lens.sweeps.cells import STEERED, UNSTEERED
 PAPERS_COEFFICIENT = 1.0
 METRIC = "log_ratio"
 """Of perplexities, in nats per token."""
-AT_ONCE = 32
-"""Documents read in one pass: more only take memory."""
 
 
 def relevance(texts: Iterable[str], words: Sequence[str]) -> dict[str, float]:
@@ -70,17 +67,18 @@ def perplexities(setup: Setup, concept: Concept, groups: Mapping[str, str]) -> R
         cells += setup.arms(concept, vector, PAPERS_COEFFICIENT, draws)
     texts, frames = list(groups), []
     prompt, shown = concept.pair.positive, setup.progress
-    options: dict[str, Any] = {"batch_size": AT_ONCE, "progress": shown}
-    known = prompting_ratio(setup.model, texts, own * vector, prompt, **options)
+    known = prompting_ratio(setup.model, texts, own * vector, prompt, progress=shown)
     for cell in cells:
         if cell.run.prefix:
             read = known["logprob_prompted"]
         else:
-            each = token_logprobs(setup.model, texts, cell.run.vectors, **options)
+            each = token_logprobs(setup.model, texts, cell.run.vectors, progress=shown)
             # The last of them, which are behind the rows of the vector.
             tails = zip(each, known["n_tokens"], strict=True)
             read = pd.Series([float(row[-n:].mean()) for row, n in tails])
         labels = {**cell.labels, "group": list(groups.values()), "prompt": texts}
+        if cell.labels["control"] == BASELINES[-1]:
+            labels["coefficient"] = own  # it stands beside the concept's own
         value = known["logprob_clean"] - read
         frames.append(pd.DataFrame({**labels, "metric": METRIC, "value": value}))
     tokens = sum(len(encode(setup.model, text)) for text in texts) / len(texts)
@@ -92,10 +90,9 @@ def perplexities(setup: Setup, concept: Concept, groups: Mapping[str, str]) -> R
 
 def ratio(read: Readings, run: str, group: str, c: float) -> Interval:
     """Geometric mean of the ratios of a group with its interval; NaN where it has no text."""
-    try:
-        i = read.value(METRIC, run, group=group, coefficient=c)
-    except KeyError:
+    if group not in set(read.result.frame["group"]):
         return Interval(math.nan, math.nan, math.nan, 0)
+    i = read.value(METRIC, run, group=group, coefficient=c)
     return Interval(math.exp(i.mean), math.exp(i.low), math.exp(i.high), i.n)
 
 

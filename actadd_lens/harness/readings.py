@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean, proportion
@@ -48,6 +49,9 @@ class Readings:
             mask &= (frame[name] == value).fillna(False).astype(bool)
         if not mask.any():
             raise KeyError(f"no {metric} of {run} at {labels}")
+        cells = frame.loc[mask, self.result.keys].astype(str).drop_duplicates()
+        if run == "unsteered" and len(cells) > 1:
+            raise ValueError(f"{len(cells)} unsteered cells: labels do not tell them apart")
         return frame[mask]
 
     def value(self, metric: str, run: str = "steered", **labels: Any) -> ClusterInterval:
@@ -174,7 +178,7 @@ def _by_prompt(rows: pd.DataFrame) -> "pd.Series[float]":
 
 
 def changed(paired: "pd.Series[float]", of: int, *, share: bool = False) -> Change:
-    """The mean of changes, a prompt each, with its interval; NaN where there is none.
+    """The mean of changes, a prompt each, with its interval; NaN where one is infinite or none is.
 
     Changes that are all alike show no spread to resample. Where they are of shares, Wilson's bound
     on a change that none of the prompts shows stands in its place, on either side.
@@ -187,8 +191,8 @@ def changed(paired: "pd.Series[float]", of: int, *, share: bool = False) -> Chan
     >>> changed(pd.Series(0.0, range(60)), 60, share=True)
     Change(mean=0.0, low=-0.06..., high=0.06..., n=60, missing=0)
     """
-    if not len(paired):
-        return Change(nan, nan, nan, 0, of)
+    if not len(paired) or not np.isfinite(paired).all():
+        return Change(nan, nan, nan, len(paired), of - len(paired))
     i = cluster_mean(paired, paired.index)
     low, high = i.low, i.high
     if share and i.n > 1 and low == high:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -14,8 +15,8 @@ from actadd_lens.harness.concepts import Concept, Fact
 from actadd_lens.harness.vocabulary import FILLER, OPEN_PROMPTS, OPENINGS, PAIRS, WORDS
 from actadd_lens.metrics import ContainsAny, Fluency, Relevance, Repetition, Sentiment, Toxicity
 from actadd_lens.metrics.registry import CompletionMetric
-from actadd_lens.presets import PRESETS
-from actadd_lens.prompts import as_pair, encode
+from actadd_lens.presets import PRESETS, shape_of
+from actadd_lens.prompts import ContrastPair, as_pair, encode
 
 PROMPT_TOKENS: Final = 32
 """Of a review that is gone on with."""
@@ -24,6 +25,8 @@ _SPARE: Final = 2
 """Prompts read for each that is wanted: those shorter than the pairs are dropped."""
 _LONGEST_TOKEN: Final = 16
 """Characters of a token, on the mean of a text, at most."""
+_READ: Final = ("weddings",)
+"""Concepts whose setting in the paper is that of texts which are read, its figure 2."""
 _LOOKED_THROUGH: Final = 50
 """Documents of the corpus that are looked through for each that is wanted: topics are rare."""
 
@@ -133,12 +136,16 @@ class Real:
     def documents(self, n: int) -> Sequence[str]:
         """From OpenWebText: half of them with words of the first topic, as far as there are."""
         on = ContainsAny(WORDS[self.topics[0]])
-        looked = corpora.openwebtext(self.data, n=_LOOKED_THROUGH * n)
         longest = min(DOCUMENT_TOKENS, int(self.model.cfg.n_ctx) // 2)
-        texts = [self._cut(text, longest) for text in looked]
-        marks = on([Completion("", text, (), (), 0, 0) for text in texts])
-        about = [t for t, mark in zip(texts, marks, strict=True) if mark and t.strip()]
-        others = [t for t, mark in zip(texts, marks, strict=True) if not mark and t.strip()]
+        about: list[str] = []
+        others: list[str] = []
+        for page in islice(corpora.pages(self.data), _LOOKED_THROUGH * n):
+            text = self._cut(page, longest)
+            kind = about if on([Completion("", text, (), (), 0, 0)]) == [1.0] else others
+            if text.strip() and len(kind) < n:
+                kind.append(text)
+            if len(about) >= n // 2 and len(others) >= n:
+                break
         about = about[: n // 2]
         return [*about, *others[: n - len(about)]]
 
@@ -200,7 +207,7 @@ class Real:
         return self._made(
             name,
             PAIRS[name],
-            [OPEN_PROMPTS[::2], OPEN_PROMPTS[1::2]],
+            [OPEN_PROMPTS["selection"], OPEN_PROMPTS["test"]],
             ContainsAny(WORDS[name], name=f"on_{name}"),
             f"completions with words on {name}",
         )
@@ -214,12 +221,35 @@ class Real:
         wanted: str,
     ) -> Concept:
         first, *others = (as_pair(pair) for pair in pairs)
-        known = PRESETS.get(str(self.model.cfg.model_name))
-        setting = known.paper.get(name) if known else None
-        asked = setting and as_pair((setting.positive, setting.negative))
-        cell = (setting.layer, setting.coefficient) if setting and asked == first else None
-        selection, test = (tuple(dict.fromkeys(filter(str.strip, split))) for split in splits)
-        return Concept(name, first, tuple(others), selection, test, success, wanted, cell)
+        selection, test = (list(dict.fromkeys(filter(str.strip, split))) for split in splits)
+        if selection == test:  # one file for both
+            selection, test = selection[::2], selection[1::2]
+        # Cut to their beginnings, texts of both splits may have become the same.
+        seen = set(selection)
+        test = [prompt for prompt in test if prompt not in seen]
+        if not selection or not test:
+            raise DataError(
+                f"{len(selection)} selection and {len(test)} test prompts for {name}: both splits "
+                "need some that the other has not; give more records"
+            )
+        known = {"reading" if name in _READ else "cell": self._paper_cell(name, first)}
+        return Concept(
+            name, first, tuple(others), tuple(selection), tuple(test), success, wanted, **known
+        )
+
+    def _paper_cell(self, name: str, pair: ContrastPair) -> tuple[int, float] | None:
+        """The paper's layer and coefficient, if it has any for this model and this pair."""
+        ours = str(self.model.cfg.model_name).rstrip("/").rsplit("/", 1)[-1]
+        for preset in PRESETS.values():
+            setting = preset.paper.get(name)
+            if (
+                setting is not None
+                and ours == preset.name.rsplit("/", 1)[-1]
+                and as_pair((setting.positive, setting.negative)) == pair
+                and shape_of(self.model) == preset.shape
+            ):
+                return setting.layer, setting.coefficient
+        return None
 
     @property
     def _prompt_tokens(self) -> int:
@@ -227,7 +257,7 @@ class Real:
 
     def _cut(self, text: str, n_tokens: int) -> str:
         """A text's beginning of so many tokens at most, BOS counted, in whole words."""
-        text = " ".join(text[: _LONGEST_TOKEN * n_tokens].split())
+        text = " ".join(text[: _LONGEST_TOKEN * n_tokens].replace("<br />", " ").split())
         ids = encode(self.model, text)
         if len(ids) <= n_tokens:
             return text

@@ -23,13 +23,12 @@ class Description:
     """What is done otherwise than in the paper, beside model and data."""
 
 
-def report(about: Description, kept: Kept, command: str, *, level: int = 1, figure: str) -> str:
+def report(about: Description, kept: Kept, *, level: int = 1, figure: str) -> str:
     """The report of an experiment.
 
     Args:
         about: The experiment.
         kept: What came of it.
-        command: That made it.
         level: Of its heading.
         figure: Path of the figure, from where the report stands.
     """
@@ -44,8 +43,9 @@ def report(about: Description, kept: Kept, command: str, *, level: int = 1, figu
         _answers(about, kept.verdicts),
         f"**The paper.** {about.paper}",
         f"**What differs.** {about.differs}",
-        f"    {command}\n\ntook {kept.seconds:.0f} s. Brackets are 95 % intervals over prompts; "
-        "every value is in `rows.parquet`, every mean in `summary.csv`.",
+        f"    {kept.command}\n\ntook {kept.seconds:.0f} s, since it was last resumed if it was. "
+        "Brackets are 95 % intervals, over prompts unless it says otherwise; every value is in "
+        "`rows.parquet`, every mean in `summary.csv`.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -15,14 +15,14 @@ from actadd_lens.forward import Bridge
 from actadd_lens.harness.concepts import Concept, Material, Sound
 from actadd_lens.harness.readings import Readings
 from actadd_lens.harness.sizes import Sizes
-from actadd_lens.harness.work import Ask, Axis
+from actadd_lens.harness.work import Ask
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import ContrastPair, tokenize
 from actadd_lens.sweeps import Best, Result, SweepResult
 from actadd_lens.sweeps.cells import STEERED, Cell, Run, clean_cell
 from actadd_lens.sweeps.controls import control_vector
 from actadd_lens.sweeps.grids import Grid
-from actadd_lens.sweeps.identity import fingerprint
+from actadd_lens.sweeps.identity import fingerprint, hashed
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector, source
 
@@ -30,6 +30,8 @@ BASELINES = ("random", "random:1", "random:2", "negated", "prompted", "mean_diff
 """Beside the unsteered run, in every table."""
 SEARCHED = (1.0, 2.0, 4.0, 6.0)
 """Coefficients that are tried where none is known."""
+LAYER_AXES = ("layer", "recorded")
+"""Labels of cells that more layers of a model give more values."""
 MEAN_SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Coefficients of the mean difference, which is added at every position, not at a few."""
 
@@ -53,6 +55,11 @@ class Setup:
     """What was searched for until now, for reports."""
     _searched: dict[str, Best] = field(default_factory=dict, compare=False)
     """The best cell of each search, by its name."""
+
+    @property
+    def searches(self) -> Path:
+        """Where searches are kept, for all experiments beside this one."""
+        return self.directory.parent / "searches"
 
     @property
     def n_layers(self) -> int:
@@ -106,12 +113,12 @@ class Setup:
 
         It is searched for once, and kept beside the experiments' directories for all of them.
         """
+        name = f"{name}_{hashed(concept.selection)}"
         if name not in self._searched:
-            place = prepare_directory(self.directory.parent / "searches")
+            place = prepare_directory(self.searches)
             found = self.measured(
-                f"{name}_{len(concept.selection)}", cells, concept.selection,
-                [self.sought(concept)], directory=place,
-            )  # fmt: skip
+                name, cells, concept.selection, [self.sought(concept)], directory=place
+            )
             result = SweepResult(found.frame, found.provenance)
             self._searched[name] = result.best(Sound.name)
         return self._searched[name]
@@ -133,7 +140,7 @@ class Setup:
         layer, c = self.cell(concept)
         steered = self.arms(concept, self.vector(concept.pair, layer), c)
         mean, found = self.mean_difference(concept, layer)
-        where = {**_labels(concept, mean, c), "control": "mean_difference"}
+        where = {**_labels(concept, mean, found), "control": "mean_difference"}
         return [clean_cell(), *steered, Cell(where, Run((found * mean,)))]
 
     def arms(
@@ -212,7 +219,6 @@ class Setup:
         metrics: Sequence[Metric],
         *,
         samples: int | None = None,
-        counts: Axis = "prompts",
         directory: Path | None = None,
     ) -> Result:
         """Run cells on prompts; what is made is kept in a file of the experiment's directory.
@@ -223,7 +229,6 @@ class Setup:
             prompts: Texts to continue or read.
             metrics: Of completions or of logits.
             samples: Completions a prompt, as the sizes say by default; 0 for logit metrics alone.
-            counts: Which of the sizes the number of prompts follows.
             directory: Of the file, where it is not the experiment's.
 
         Raises:
@@ -231,7 +236,7 @@ class Setup:
         """
         n = self.sizes.samples if samples is None else samples
         options = {**self.sampling, "batch_size": self.batch_size} if n else {}
-        self.asked.append(self._ask(name, cells, prompts, metrics, n, counts))
+        self.asked.append(self._ask(name, cells, prompts, metrics, n))
         found: Result = measure(
             Result, self.model, cells, prompts, metrics,
             {"kind": name, "cells": _described(cells)},
@@ -249,19 +254,20 @@ class Setup:
         prompts: Sequence[str],
         metrics: Sequence[Metric],
         samples: int,
-        counts: Axis,
     ) -> Ask:
         runs = list(dict.fromkeys(cell.run for cell in cells))
         layers = [run.vectors[0].layer if run.vectors else 0 for run in runs]
+        by_layer = max((_by_label(cells, axis) for axis in LAYER_AXES), key=len)
         return Ask(
             name,
             len(runs),
             len(prompts),
             sum(map(len, tokenize(self.model, prompts))) / len(prompts),
-            counts,
+            "prompts",
             samples,
             self.sizes.new_tokens if samples else 0,
-            len({run.vectors[0].layer for run in runs if run.vectors}),
+            len(by_layer),
+            min(map(len, by_layer.values()), default=0),
             1 - sum(layers) / len(layers) / self.n_layers,
             judged=any(getattr(metric, "reads_again", False) for metric in metrics),
         )
@@ -289,6 +295,15 @@ def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any
         "coefficient": c,
         "position": vector.position,
     }
+
+
+def _by_label(cells: Sequence[Cell], name: str) -> dict[Any, set[Run]]:
+    """Runs by the value of a label, those of cells that have one."""
+    found: dict[Any, set[Run]] = {}
+    for cell in cells:
+        if cell.labels.get(name) is not None:
+            found.setdefault(cell.labels[name], set()).add(cell.run)
+    return found
 
 
 def _described(cells: Sequence[Cell]) -> str:

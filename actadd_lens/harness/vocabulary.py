@@ -1,5 +1,8 @@
 """English for real models: contrast pairs, words of topics, prompts that leave the topic open."""
 
+import random
+from collections.abc import Sequence
+from itertools import product
 from typing import Final
 
 PAIRS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -73,8 +76,23 @@ _DID: Final = (
     "finished the coffee and wanted to know", "had a strange dream last night about",
     "stayed up late to read a book about", "arrived early and told everybody that",
 )  # fmt: skip
-OPEN_PROMPTS: Final = tuple(f"{who} {did}" for did in _DID for who in _WHO)
-"""Beginnings of sentences after which any topic may come; neighbours differ in who."""
+_WHEN: Final = ("", "Last night", "On Monday", "This morning")
+
+
+def _sentences(actions: Sequence[str]) -> tuple[str, ...]:
+    """Everybody at every time with every action, mixed."""
+    made = [
+        f"{when} {who if who == 'I' else who[0].lower() + who[1:]} {did}"
+        if when
+        else f"{who} {did}"
+        for when, who, did in product(_WHEN, _WHO, actions)
+    ]
+    random.Random(0).shuffle(made)
+    return tuple(made)
+
+
+OPEN_PROMPTS: Final = {"selection": _sentences(_DID[::2]), "test": _sentences(_DID[1::2])}
+"""Beginnings of sentences after which any topic may come; the splits have no action in common."""
 
 _BEFORE_NOUN: Final = (
     "was looking forward to the", "could not stop talking about the", "remembered the",
@@ -82,7 +100,7 @@ _BEFORE_NOUN: Final = (
 )  # fmt: skip
 OPENINGS: Final = (
     "I'm excited because I'm going to a",  # the paper's
-    *(f"{who} {did}" for did in _BEFORE_NOUN for who in _WHO),
+    *_sentences(_BEFORE_NOUN),
 )
 """Prompts after which a noun comes."""
 

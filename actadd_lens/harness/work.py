@@ -5,7 +5,7 @@ from typing import Literal
 
 from actadd_lens.harness.sizes import Sizes
 
-Axis = Literal["prompts", "documents", "facts", "draws", "repeats"]
+Axis = Literal["prompts", "documents", "facts", "repeats"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ class Ask:
     samples: int = 0
     """Completions of each sequence in each run; 0 reads alone."""
     new_tokens: int = 0
-    """Of a completion."""
+    """Of a completion; where there are no samples, of one that is read behind its prompt."""
     layers: int = 1
     """Layers that the runs are spread over: more in a model that has more."""
+    each_layer: int = 0
+    """Runs that every one of them adds."""
     depth: float = 1.0
     """Share of the blocks that a run goes through, on the mean."""
     all_logits: bool = False
@@ -62,9 +64,11 @@ class Ask:
         Work(passes=40, read=240.0, decoded=460, unembedded=500)
         """
         passes = self.runs * self.sequences
-        read = passes * self.tokens * self.depth
         if not self.samples:
-            return Work(passes, read, 0, passes * (self.tokens if self.all_logits else 1))
+            length = self.tokens + self.new_tokens
+            read = passes * length * self.depth
+            return Work(passes, read, 0, passes * (length if self.all_logits else 1))
+        read = passes * self.tokens * self.depth
         texts = passes * self.samples
         judged = texts * (self.tokens + self.new_tokens) if self.judged else 0
         return Work(
@@ -77,12 +81,13 @@ class Ask:
     def scaled(self, old: Sizes, new: Sizes, n_layers: int, more_layers: int) -> "Ask":
         """The same at other sizes, for a model of ``more_layers`` instead of ``n_layers``."""
         tried = min(n_layers, old.layers), min(more_layers, new.layers)
-        grows = tried[1] / tried[0] if self.layers > 1 else 1.0
+        more = round(self.layers * (tried[1] / tried[0] - 1)) if self.layers > 1 else 0
         share = getattr(new, self.counts) / getattr(old, self.counts)
         return replace(
             self,
-            runs=round(self.runs * grows),
+            runs=self.runs + self.each_layer * more,
+            layers=self.layers + more,
             sequences=round(self.sequences * share),
             samples=new.samples if self.samples else 0,
-            new_tokens=new.new_tokens if self.samples else 0,
+            new_tokens=new.new_tokens if self.new_tokens else 0,
         )
