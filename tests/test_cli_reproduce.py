@@ -45,7 +45,7 @@ def test_a_real_model_with_real_data(run, checkpoint, tmp_path):
     assert code == 0
     assert printed.startswith("detoxification (")
     assert printed.splitlines()[-1] == str(out / "report.md")
-    assert "torch.float32 on cpu: 0.00 GiB for 1 x 67 tokens" in said
+    assert "float32 on cpu: 0.00 GiB for 1 x 67 tokens" in said
     report = (out / "detoxification" / "report.md").read_text()
     assert f"actadd-lens reproduce --model {checkpoint('opt')} --data {data}" in report
     kept = json.loads((out / "detoxification" / "outcome.json").read_text())
@@ -65,6 +65,7 @@ def test_a_real_model_with_real_data(run, checkpoint, tmp_path):
         (("norms", "--data", "x"), "the testbed has its own data and judges"),
         (("norms", "--dtype", "float16"), "leave --dtype out, or give --model"),
         (("norms", "--model", "x", "--device", "cpu", "--n-devices", "2"), "exclude each other"),
+        (("norms", "--model", "gpt2", "--device", "tpu"), "cannot use --device tpu here"),
         (("norms", "--model", "./nowhere"), "no directory ./nowhere"),
     ],
 )

@@ -36,12 +36,12 @@ EFFECTS = {
 
 BUNDLED = {
     "topic-by-layer": {"F1": True, "F4": True},
-    "sentiment-shift": {"F1": True, "F2": True, "F3": True},
+    "sentiment-shift": {"F1": True, "F2": True},
     "detoxification": {"F1": True, "F2": True, "Q1": True},
     "knowledge": {"F1": True, "F2": True},
     "random-vectors": {"F2": True, "Q1": True},
     "positions": {"F1": True, "F2": True},
-    "layer-transplant": {"F1": True, "F2": True},
+    "layer-transplant": {"F1": True},
     "composition": {"Q1": False, "Q4": True},
     "failures": {"F1": False, "F2": True, "F3": False},
 }

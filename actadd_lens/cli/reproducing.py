@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actadd_lens.cli.app import cli
+from actadd_lens.cli.app import INTERRUPTED, cli
 from actadd_lens.cli.options import loaded
 from actadd_lens.cli.terminal import status, table
 
@@ -90,18 +90,22 @@ def reproduce(
         prepare_directory(out)
         bridge, material, sizes, rows = _prepared(model, data, options)
     command = " ".join(["actadd-lens reproduce", *_given(model, data, seed, options)])
-    run(
-        bridge,
-        material,
-        chosen,
-        out,
-        sizes=sizes,
-        seed=seed,
-        command=command,
-        progress=sys.stderr.isatty(),
-        batch_size=rows,
-        told=_tell,
-    )
+    try:
+        run(
+            bridge,
+            material,
+            chosen,
+            out,
+            sizes=sizes,
+            seed=seed,
+            command=command,
+            progress=sys.stderr.isatty(),
+            batch_size=rows,
+            told=_tell,
+        )
+    except KeyboardInterrupt:
+        click.echo("actadd-lens: interrupted: the same command goes on from there", err=True)
+        raise SystemExit(INTERRUPTED) from None
     click.echo(out / "report.md")
 
 
@@ -159,7 +163,7 @@ def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any,
     from actadd_lens.sweeps.budget import free_memory
 
     device, dtype, several = (options[name] for name in ("device", "dtype", "n_devices"))
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = _device(device)
     known = PRESETS.get(name)
     precision = known.dtype_on(place) if known else torch.float32
     if dtype is not None:
@@ -167,12 +171,31 @@ def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any,
     if several is not None:
         return load_model(name, n_devices=several, dtype=precision), None
     if known is None and not Path(name).is_dir():
-        click.echo(f"{name} in {precision} on {place}: memory unknown before loading", err=True)
+        click.echo(
+            f"{name} in {_short(precision)} on {place}: memory unknown before loading", err=True
+        )
         return load_model(name, device=place, dtype=precision), None
     needed = check_memory(name, dtype=precision, device=place, tokens=n_tokens)
     rows = min(ROWS, needed.rows_that_fit(free_memory(place)))
-    click.echo(f"{name} in {precision} on {place}: {needed}; {rows} rows at once", err=True)
+    click.echo(f"{name} in {_short(precision)} on {place}: {needed}; {rows} rows at once", err=True)
     return load_model(name, device=place, dtype=precision), rows
+
+
+def _short(precision: Any) -> str:
+    return str(precision).removeprefix("torch.")
+
+
+def _device(name: str | None) -> Any:
+    """The device of that name, if there is one here; else the best there is."""
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise click.UsageError(f"cannot use --device {name} here: {why}") from error
 
 
 def _given(model: str, data: str | None, seed: int, options: dict[str, Any]) -> list[str]:

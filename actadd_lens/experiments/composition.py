@@ -18,7 +18,8 @@ Q1. Do both effects survive together? Yes if the mean of each success with both 
 Q2. Is the shift of the next token's log-probabilities the sum? Yes if the interval of the mean
     cosine over prompts lies above 0.9.
 Q3. Does the text stay sound? Yes if with both vectors the share of coherent completions falls by
-    no more than 5 points on the mean against the unsteered run.
+    no more than 5 points on the mean against the unsteered run. Not testable if the interval
+    reaches 10 points below the mean, or less than a tenth is coherent unsteered.
 Q4. Do both effects survive side by side? Yes if the mean of each success with both vectors side by
     side is at least 80 % of its mean with its vector alone at the front. Not testable if a vector
     alone has no success.
@@ -37,7 +38,7 @@ from torch import Tensor
 from actadd_lens import plots
 from actadd_lens.generation import Completion
 from actadd_lens.harness.concepts import Concept
-from actadd_lens.harness.criteria import Verdict, at_least, told
+from actadd_lens.harness.criteria import Verdict, at_least, kept, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import Readings, each, text_of
 from actadd_lens.harness.setup import BASELINES, Setup
@@ -103,11 +104,12 @@ def run(setup: Setup) -> Outcome:
             Verdict(
                 "Q2",
                 told(cosine.low > 0.9, cosine),
-                f"cosine {text_of(cosine)}, explained {text_of(explained)}",
+                f"cosine {text_of(cosine)}, explained {text_of(explained)}; of the random pair "
+                f"{text_of(read.value(ADDITIVE[0], 'random', pair=BOTH))}",
             ),
             Verdict(
                 "Q3",
-                told(at_least(coherence.mean, -0.05), coherence),
+                kept(coherence, read.value(sound.name, "unsteered")),
                 text_of(coherence, share=True),
             ),
             _survive("Q4", alone, apart),
@@ -137,7 +139,7 @@ def _ways(setup: Setup, concepts: Sequence[Concept]) -> Ways:
     for concept in concepts:
         layer, c = setup.cell(concept)
         vectors.append(c * setup.vector(concept.pair, layer))
-        mean, found = setup.mean_difference(concept, layer)
+        mean, found = setup.mean_difference(concept)
         means.append(found * mean)
     made = {STEERED: vectors}
     for name in BASELINES[:-2]:

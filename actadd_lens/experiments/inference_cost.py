@@ -13,7 +13,8 @@ same of CPU time is told beside it: other work on a busy machine disturbs it les
 Criteria, fixed before the run:
 
 F1. The premium is small: at batch 32 the mean premium of the vector at the front is at most 5 % on
-    every model.
+    every model. Not testable if the slowest clean run of a model took more than 1.5 times as long
+    as its fastest: something else was running.
 F2. It does not grow with size: of neither kind does the interval of the largest model's mean
     premium at batch 32 lie above that of the smallest's.
 """
@@ -51,6 +52,7 @@ DIFFERS = (
 )
 BATCHES = (1, 8, 32)
 LARGEST = BATCHES[-1]
+NOISIEST = 1.5
 SHAPES = ((2, 64), (4, 96), (6, 128))
 """Layers and width of the random models."""
 KINDS: Final[dict[str, str]] = {"GPT-2": "gpt2", "OPT": "opt"}
@@ -98,7 +100,9 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                all(at_least(0.05, i.mean) for i in premium.values()),
+                all(at_least(0.05, i.mean) for i in premium.values())
+                if spread.max() <= NOISIEST
+                else None,
                 "; ".join(f"{name} {_percent(i)}" for name, i in premium.items()),
             ),
             Verdict(

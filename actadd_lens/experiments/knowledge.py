@@ -10,7 +10,8 @@ is added at every position in both; prompting puts the positive text in front of
 Criteria, fixed before the run:
 
 F1. Knowledge stays without overlap: for every vector and every K, P@K falls by no more than 5
-    points on the mean against the unsteered run on the same texts.
+    points on the mean against the unsteered run on the same texts. Not testable if an interval
+    reaches 10 points below its mean, or less than a tenth is known unsteered.
 F2. It stays with overlap: the same where the vector lands on the question.
 Q1. Does the steered model keep as much as the prompted one? Yes if for every vector, with overlap
     and without, the interval of the paired change of P@1, steered minus prompted, does not lie
@@ -24,7 +25,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens.harness.concepts import Concept, Fact
-from actadd_lens.harness.criteria import Verdict, at_least, told
+from actadd_lens.harness.criteria import Verdict, all_of, kept, told
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.perplexities import fitting
 from actadd_lens.harness.readings import Readings, as_readings, text_of
@@ -63,7 +64,10 @@ def run(setup: Setup) -> Outcome:
             facts = _fitting(setup, concept, given, head)
             asked[place].append(len(facts))
             read[concept.name, place] = _ranks(setup, cells, facts, head, ks)
-    drop = {key: {k: r.change(f"P@{k}") for k in ks} for key, r in read.items()}
+    drop = {
+        key: {k: (r.change(f"P@{k}"), r.value(f"P@{k}", "unsteered")) for k in ks}
+        for key, r in read.items()
+    }
     against = {key: r.change("P@1", than="prompted") for key, r in read.items()}
     rows, summary = (
         pd.concat(
@@ -127,13 +131,15 @@ def _ranks(
     return as_readings(pd.concat(frames, ignore_index=True), [f"P@{k}" for k in ks])
 
 
-def _stays(key: str, drops: Mapping[str, Mapping[int, Interval]]) -> Verdict:
+def _stays(key: str, drops: Mapping[str, Mapping[int, tuple[Interval, Interval]]]) -> Verdict:
     """Whether no P@K of any vector falls by more than 5 points."""
-    every = [i for by_k in drops.values() for i in by_k.values()]
-    worst = {n: min(by_k.items(), key=lambda at: at[1].mean) for n, by_k in drops.items()}
+    worst = {
+        n: min(((k, i) for k, (i, _) in by_k.items()), key=lambda at: at[1].mean)
+        for n, by_k in drops.items()
+    }
     return Verdict(
         key,
-        told(all(at_least(i.mean, -0.05) for i in every), *every),
+        all_of(kept(*at) for by_k in drops.values() for at in by_k.values()),
         "largest fall: "
         + "; ".join(
             f"{name} P@{k} {text_of(i, share=True, n=True)}" for name, (k, i) in worst.items()

@@ -13,7 +13,7 @@ Criteria, fixed before the run:
 
 F1. Recorded at layer 0 it does about nothing: as recorded, for both concepts the interval of the
     paired change of success against the unsteered run contains 0 or lies below it. Not testable if
-    t is layer 0.
+    t is layer 0, or if that of layer t's own vector does not lie above 0 for both.
 F2. Recorded a tenth of the way up it works in part: as recorded, for both concepts the interval of
     the paired change against the unsteered run lies above 0, and that against layer t's own vector
     below 0. Not testable if the layer a tenth of the way up is t.
@@ -52,7 +52,8 @@ PAPER = (
 )
 DIFFERS = (
     "Every recording layer, the paper's scaled to the model; success of completions over many "
-    "prompts. Norm-matched vectors are added."
+    "prompts. Norm-matched vectors are added. Everything is injected at layer t: that a vector of "
+    "layer 0 may steer at layer 0 itself, as topic-by-layer shows, is another matter."
 )
 RAW, MATCHED = "as recorded", "norm-matched"
 LINES: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
@@ -94,6 +95,7 @@ def run(setup: Setup) -> Outcome:
         name: fmean([mean for s, mean in by_layer.items() if s > own[name]] or [nan])
         for name, by_layer in reached.items()
     }
+    works = all(i.low > 0 for i in changes(own).values())
     from_0 = all(t > 0 for t in own.values())
     between = all(early[name] < t for name, t in own.items())
     summary = pd.concat([r.summary() for r in read.values()], ignore_index=True)
@@ -106,7 +108,9 @@ def run(setup: Setup) -> Outcome:
         verdicts=[
             Verdict(
                 "F1",
-                told(all(i.low <= 0 for i in at_0.values()), *at_0.values()) if from_0 else None,
+                told(all(i.low <= 0 for i in at_0.values()), *at_0.values())
+                if from_0 and works
+                else None,
                 each(at_0, share=True),
             ),
             Verdict(

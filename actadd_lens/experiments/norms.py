@@ -109,7 +109,7 @@ def _norms(
 ) -> pd.DataFrame:
     """Of the largest row of each layer's vector at c = 1, and of what is added at the cell."""
     layer, c = cell
-    mean, found = setup.mean_difference(concept, layer)
+    mean, found = setup.mean_difference(concept)
     added = [(vector, 1.0, STEERED) for vector in vectors.values()]
     added.append((mean, found, "mean_difference"))
     if c != 1:

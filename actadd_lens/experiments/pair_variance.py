@@ -50,17 +50,20 @@ LOOKS = {
 
 def run(setup: Setup) -> Outcome:
     """Measure every pair of every concept."""
-    concepts, read, lines = {}, {}, []
+    concepts, read, success, lines = {}, {}, {}, []
     for name in ("sentiment", setup.material.topics[0], "register"):
         concept = concepts[name] = setup.concept(name).thinned(THINNED)
         layer, _ = setup.cell(concept)
         vectors = {k: setup.vector(p, layer) for k, p in labelled(concept.pairs).items()}
         r = read[name] = setup.readings(
-            name, _cells(setup, concept, vectors), concept.test, [concept.success]
+            name,
+            _cells(setup, concept, vectors),
+            concept.test,
+            [concept.success, setup.material.coherence],
         )
-        success = concept.success.name
+        wanted = success[name] = concept.success.name
         for label in vectors:
-            gain, value = r.change(success, pair=label), r.value(success, pair=label)
+            gain, value = r.change(wanted, pair=label), r.value(wanted, pair=label)
             lines.append(
                 {"concept": name, "pair": label, "success": value.mean, "steers": gain.low > 0}
                 | {"cosine": _cosine(label, vectors), "told": gain.n > 1}
@@ -77,11 +80,11 @@ def run(setup: Setup) -> Outcome:
         summary=summary.merge(pairs[["concept", "pair", "cosine"]], "left", ["concept", "pair"]),
         shown=pd.DataFrame(
             [
-                _line(name, read[name], concept, pairs[pairs["concept"] == name])
+                _line(setup, read[name], concept, pairs[pairs["concept"] == name])
                 for name, concept in concepts.items()
             ]
         ),
-        figure=_figure(summary),
+        figure=_figure(summary[summary["metric"].isin(success.values())]),
         verdicts=[
             Verdict(
                 "Q1",
@@ -126,7 +129,7 @@ def _cosine(label: str, vectors: Mapping[str, SteeringVector]) -> float:
     return float(cosines({"own": vectors[label], "others": others}).to_numpy()[0, 1])
 
 
-def _line(name: str, read: Readings, concept: Concept, pairs: pd.DataFrame) -> dict[str, str]:
+def _line(setup: Setup, read: Readings, concept: Concept, pairs: pd.DataFrame) -> dict[str, str]:
     """A concept in the report: its pairs together, the extremes, and what they are set beside."""
     beside = ("unsteered", "random", "prompted", "mean difference")
     values = {run: read.value(concept.success.name, run) for run in beside}
@@ -135,13 +138,16 @@ def _line(name: str, read: Readings, concept: Concept, pairs: pd.DataFrame) -> d
         f"{100 * r['success']:.0f} %, {r['pair']}" for _, r in ranked.iloc[[0, -1]].iterrows()
     )
     return {
-        "concept": name,
+        "concept": concept.name,
         "pairs": str(len(pairs)),
         "success, mean over pairs": f"{100 * pairs['success'].mean():.0f} %",
         "sd": f"{100 * pairs['success'].std():.0f} points",
         "worst": worst,
         "best": best,
         **{run: text_of(value, share=True) for run, value in values.items()},
+        "mean difference, coherent": text_of(
+            read.value(setup.material.coherence.name, "mean difference"), share=True
+        ),
         "n": str(values["unsteered"].n),
     }
 

@@ -45,7 +45,9 @@ PAPER = (
     "unchanged."
 )
 DIFFERS = (
-    "Bins hold equal counts of documents. The concept's own coefficient stands beside the paper's."
+    "Bins hold equal counts of documents. The concept's own coefficient stands beside the paper's. "
+    "Means are over documents, not over sentences. Random vectors may be further from 1 than the "
+    "vector because they make text less likely, which F1 counts against it all the same."
 )
 NO_WORDS = "none"
 

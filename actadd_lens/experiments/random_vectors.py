@@ -12,7 +12,7 @@ F1. A random vector of the same norm changes the output more: on more than half 
     (lower end of the share's interval above 0.5) the mean over draws of KL/entropy is larger than
     the vector's (the paper: on 55 of 58).
 F2. A random vector does not steer: the interval of the paired change in success, random draws minus
-    unsteered, contains 0 or lies below it.
+    unsteered, contains 0 or lies below it. Not testable if the vector's own does not lie above 0.
 Q1. Is the vector's success beyond every draw's? Yes if each draw's mean success is below the lower
     end of the vector's interval.
 """
@@ -78,6 +78,7 @@ def run(setup: Setup) -> Outcome:
     share = proportion(larger) if larger else Interval(math.nan, math.nan, math.nan, 0)
     first, first_random = read.value(KL_FIRST), read.value(KL_FIRST, "random")
     own, gain = read.value(success), read.change(success, "random")
+    works = read.change(success).low > 0
     each = [read.value(success, "random", control=name) for name in draws]
     ends = [100 * pick(i.mean for i in each) for pick in (min, max)]
     summary = pd.concat([_summary(read), _summary(later)], ignore_index=True)
@@ -93,7 +94,11 @@ def run(setup: Setup) -> Outcome:
                 f"on {sum(larger)} of {len(larger)} prompts, {text_of(share, share=True)}; "
                 f"KL/entropy {text_of(first_random)} random, {text_of(first)} steered",
             ),
-            Verdict("F2", told(gain.low <= 0, gain), f"change {text_of(gain, share=True, n=True)}"),
+            Verdict(
+                "F2",
+                told(gain.low <= 0, gain) if works else None,
+                f"change {text_of(gain, share=True, n=True)}",
+            ),
             Verdict(
                 "Q1",
                 told(max(i.mean for i in each) < own.low, own),

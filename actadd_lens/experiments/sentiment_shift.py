@@ -10,7 +10,8 @@ F1. Negative to positive: more successes than the unsteered run, with the interv
     change above 0, and above the random vector's likewise.
 F2. Positive to negative: the same.
 F3. The text stays sound: in both directions the share of coherent completions falls by no more than
-    5 points on the mean.
+    5 points on the mean. Not testable if the interval reaches 10 points below the mean, or less
+    than a tenth is coherent unsteered.
 Q1. Is the mean difference over several pairs, with a coefficient of its own, no better than the one
     pair? Yes if in both directions the paired change of success from it to the pair is above -5
     points on the mean.
@@ -18,7 +19,7 @@ Q1. Is the mean difference over several pairs, with a coefficient of its own, no
 
 import pandas as pd
 
-from actadd_lens.harness.criteria import Verdict, at_least, told
+from actadd_lens.harness.criteria import Verdict, all_of, at_least, kept, told
 from actadd_lens.harness.figures import by_run
 from actadd_lens.harness.outcome import Outcome
 from actadd_lens.harness.readings import each, text_of
@@ -53,6 +54,7 @@ def run(setup: Setup) -> Outcome:
     gain = {name: r.change(success[name]) for name, r in read.items()}
     over = {name: r.change(success[name], than="random") for name, r in read.items()}
     sound = {name: r.change(material.coherence.name) for name, r in read.items()}
+    before = {name: r.value(material.coherence.name, "unsteered") for name, r in read.items()}
     single = {name: r.change(success[name], than="mean difference") for name, r in read.items()}
     turned = [
         Verdict(
@@ -87,7 +89,7 @@ def run(setup: Setup) -> Outcome:
             *turned,
             Verdict(
                 "F3",
-                told(all(at_least(i.mean, -0.05) for i in sound.values()), *sound.values()),
+                all_of(kept(sound[name], before[name]) for name in sound),
                 each(sound, share=True),
             ),
             Verdict(

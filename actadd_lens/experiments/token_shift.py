@@ -47,7 +47,10 @@ PAPER = (
 )
 DIFFERS = (
     "Many prompts, not one. All words of the topic count, by the token that they begin with, as a "
-    "vocabulary may split them, at the concept's own layer and coefficient."
+    "vocabulary may split them, at the concept's own layer and coefficient. "
+    "The paper's share of KL counts contributions with their signs, so it exceeds 1 where others "
+    "are negative, and a random vector, whose KL is next to nothing, may have a larger one: it "
+    "tells little by itself."
 )
 GAIN, SHARE, SIZE = "topic_log_ratio", "topic_share_of_kl", "topic_share_of_sizes"
 
@@ -137,7 +140,8 @@ def run(setup: Setup) -> Outcome:
             Verdict(
                 "F2",
                 told(share.low > 0.5, share),
-                f"{text_of(share, n=True)}; random {text_of(random)}",
+                f"{text_of(share, n=True)}; random {text_of(random)}; of sizes, at "
+                f"most 1, {text_of(read.value(SIZE))} and {text_of(read.value(SIZE, 'random'))}",
             ),
         ],
         facts={

@@ -13,6 +13,7 @@ from actadd_lens.testbed import OnTopic, SameTopic, Success, Task, Valid
 from actadd_lens.testbed.lexicon import LEXICON, TOPICS
 from actadd_lens.testbed.oracle import sentiment, topic
 
+RECOMMENDED: Final = "recommended for the testbed, chosen on 200 selection prompts"
 FILLER: Final = "We felt ready and calm."
 
 _REVERSED: Final = Task(
@@ -47,6 +48,17 @@ class Bundled:
         """Whether the completion has the topic of its prompt; NaN for prompts without one."""
         return SameTopic()
 
+    @property
+    def caveat(self) -> str:
+        """Chosen for being steerable, it is."""
+        return (
+            "The bundled model was made to be steerable, and chosen among seeds by bounds that had "
+            "been set (the page on the testbed has them): sentiment, topic and register can be "
+            "turned by their pairs, negated and random vectors do nothing, text stays valid and "
+            "facts stay known. Findings that coincide with these are reproduced by construction, "
+            "for other seeds less so; intervals are over prompts, not over models."
+        )
+
     def concept(self, name: str) -> Concept:
         """See ``Material``; a topic's prompts are of other topics."""
         if name in ("sentiment", "register"):
@@ -77,8 +89,17 @@ class Bundled:
 
 def _of_task(task: Task, cell: tuple[int, float] | None) -> Concept:
     selection, test = (tuple(testbed.prompts(task.prompts, split)) for split in _SPLITS)
-    others = tuple(pair for pair in _pairs_like(task) if pair != task.pair)
-    return Concept(task.name, task.pair, others, selection, test, Success(task), task.wanted, cell)
+    return Concept(
+        task.name,
+        task.pair,
+        tuple(pair for pair in _pairs_like(task) if pair != task.pair),
+        selection,
+        test,
+        Success(task),
+        task.wanted,
+        cell,
+        RECOMMENDED if cell else "",
+    )
 
 
 def _of_topic(name: str) -> Concept:
@@ -99,6 +120,7 @@ def _of_topic(name: str) -> Concept:
         OnTopic(name),
         f"completions on {name} of prompts on other topics",
         testbed.recommended("topic") if name == "weddings" else None,
+        RECOMMENDED if name == "weddings" else "",
     )
 
 

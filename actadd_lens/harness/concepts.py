@@ -10,6 +10,8 @@ from actadd_lens.generation import Completion
 from actadd_lens.metrics.registry import CompletionMetric
 from actadd_lens.prompts import ContrastPair, tokenize
 
+PAPER = "the paper's"
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -30,6 +32,8 @@ class Concept:
     """What that is, for reports: "positive completions of negative prompts"."""
     cell: tuple[int, float] | None = None
     """Layer and coefficient; None where they have to be searched on the selection prompts."""
+    origin: str = ""
+    """Where a cell that is known comes from, for reports."""
     reading: tuple[int, float] | None = None
     """Those for texts that are read, where the paper has others for them."""
 
@@ -41,7 +45,7 @@ class Concept:
     @property
     def as_read(self) -> "Concept":
         """For experiments that generate nothing."""
-        return replace(self, cell=self.reading or self.cell)
+        return self if self.reading is None else replace(self, cell=self.reading, origin=PAPER)
 
     def fitted(self, model: Bridge, n: int) -> "Concept":
         """With at most ``n`` prompts a split, each as long as every pair.
@@ -110,6 +114,10 @@ class Material(Protocol):
     @property
     def name(self) -> str:
         """What it is called in reports."""
+
+    @property
+    def caveat(self) -> str:
+        """What a reader of verdicts has to know of model and material; may be empty."""
 
     @property
     def sampling(self) -> Mapping[str, Any]:

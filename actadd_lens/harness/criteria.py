@@ -8,7 +8,7 @@ two side by side.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from actadd_lens.statistics import Interval
@@ -83,6 +83,35 @@ def at_least(value: float, bound: float) -> bool:
     (False, True)
     """
     return round(value - bound, 9) >= 0
+
+
+WIDEST = 0.10
+"""Of the interval of a change, below its mean, that still tells that nothing was lost."""
+
+
+def kept(change: Interval, before: Interval, *, lost: float = 0.05) -> bool | None:
+    """Whether a share falls by no more than ``lost`` on the mean.
+
+    None where that can't be told: the interval reaches 10 points below the mean or more, or there
+    is hardly anything to lose, less than a tenth before.
+
+    >>> kept(Interval(-0.02, -0.05, 0.01, 99), Interval(0.9, 0.8, 1.0, 99))
+    True
+    >>> kept(Interval(0.0, -0.56, 0.56, 3), Interval(0.9, 0.8, 1.0, 3))
+    """
+    if not before.mean >= 0.1 or not change.mean - change.low <= WIDEST:
+        return None
+    return at_least(change.mean, -lost)
+
+
+def all_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold; None where one can't be told and none fails.
+
+    >>> all_of([True, None]), all_of([False, None]), all_of([True, True])
+    (None, False, True)
+    """
+    found = list(verdicts)
+    return False if False in found else None if None in found else True
 
 
 def told(claim: bool, *intervals: Interval) -> bool | None:

@@ -134,5 +134,6 @@ def drawn(summary: pd.DataFrame, groups: Sequence[str], x: str) -> Figure:
         x=x,
         group="run",
         ylabel="perplexity over that of the unsteered run",
-        note=f"95 % intervals; n = {counts} documents",
+        note=f"95 % intervals; n = {counts} documents; prompting and the mean difference, which do "
+        "not have the vector's coefficient, stand beside the concept's own",
     )

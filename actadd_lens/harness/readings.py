@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,10 @@ class Readings:
                 Interval(row["mean"], row["low"], row["high"], row["n"]),
                 share=row["metric"] in self.result.shares,
             )
-            lines.setdefault(key, {"n": str(row["n"])})[row["metric"]] = shown
+            line = lines.setdefault(key, {"n": str(row["n"])})
+            if str(row["n"]) != line["n"]:
+                shown = f"{shown}, n = {row['n']}"
+            line[row["metric"]] = shown
         found = pd.DataFrame(
             [
                 {**dict(zip([*told, "run"], key, strict=True)), **values}
@@ -136,6 +139,8 @@ def text_of(interval: Interval, *, share: bool = False, n: bool = False) -> str:
     >>> text_of(Change(0.5, 0.25, 0.75, 8, 0), share=True)
     '+50 points [+25, +75]'
     """
+    if isnan(interval.mean):
+        return "-"
     behind = f", n = {interval.n}" if n else ""
     sign = "+" if isinstance(interval, Change) else ""
     shape = f"{sign}.0f" if share else f"{sign}.3g"

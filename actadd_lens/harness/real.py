@@ -11,7 +11,7 @@ from actadd_lens import corpora, metrics
 from actadd_lens.errors import DataError
 from actadd_lens.forward import Bridge
 from actadd_lens.generation import Completion
-from actadd_lens.harness.concepts import Concept, Fact
+from actadd_lens.harness.concepts import PAPER, Concept, Fact
 from actadd_lens.harness.vocabulary import FILLER, OPEN_PROMPTS, OPENINGS, PAIRS, WORDS
 from actadd_lens.metrics import ContainsAny, Fluency, Relevance, Repetition, Sentiment, Toxicity
 from actadd_lens.metrics.registry import CompletionMetric
@@ -95,6 +95,7 @@ class Real:
     """Wanted of each split."""
     judges: Judges = field(default_factory=Judges)
     topics: Sequence[str] = tuple(WORDS)
+    caveat: str = ""
     filler: str = FILLER
 
     @property
@@ -234,8 +235,9 @@ class Real:
             )
         known = {"reading" if name in _READ else "cell": self._paper_cell(name, first)}
         return Concept(
-            name, first, tuple(others), tuple(selection), tuple(test), success, wanted, **known
-        )
+            name, first, tuple(others), tuple(selection), tuple(test), success, wanted,
+            origin=PAPER if known.get("cell") else "", **known,
+        )  # fmt: skip
 
     def _paper_cell(self, name: str, pair: ContrastPair) -> tuple[int, float] | None:
         """The paper's layer and coefficient, if it has any for this model and this pair."""

@@ -68,11 +68,13 @@ def overview(found: Sequence[tuple[Description, Kept]]) -> str:
         for about, kept in found
         for verdict in kept.verdicts
     ]
-    return (
+    intro = (
         f"Of {sum(counted.values())} findings of the paper (F): {tally}. Criteria marked Q are "
         "questions that the paper leaves open. Each verdict is computed from the figures by the "
-        "criterion beside it, which stands in the docstring of the experiment.\n\n" + _table(lines)
+        "criterion beside it, which stands in the docstring of the experiment."
     )
+    caveat = str(found[0][1].provenance["caveat"])
+    return "\n\n".join(part for part in (intro, caveat, _table(lines)) if part)
 
 
 def _setting(kept: Kept) -> dict[str, str]:

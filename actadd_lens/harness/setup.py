@@ -30,9 +30,11 @@ BASELINES = ("random", "random:1", "random:2", "negated", "prompted", "mean_diff
 """Beside the unsteered run, in every table."""
 SEARCHED = (1.0, 2.0, 4.0, 6.0)
 """Coefficients that are tried where none is known."""
+MEAN_LAYERS = 6
+"""Layers at most that a mean difference is tried at."""
 LAYER_AXES = ("layer", "recorded")
 """Labels of cells that more layers of a model give more values."""
-MEAN_SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)
+MEAN_SEARCHED = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 """Coefficients of the mean difference, which is added at every position, not at a few."""
 
 
@@ -85,6 +87,7 @@ class Setup:
             "weights": fingerprint(self.model),
             "precision": str(self.model.cfg.dtype),
             "material": self.material.name,
+            "caveat": self.material.caveat,
             "sizes": asdict(self.sizes),
             "sampling": self.sampling,
             "seed": self.seed,
@@ -105,15 +108,19 @@ class Setup:
             return concept.cell
         grid = Grid({concept.name: concept.pair}, tuple(self.layers), SEARCHED, ("front",), ())
         cells = list(grid.cells(self.model, self.seed))
-        best = self._best(f"search_{concept.name}", cells, concept)
+        best = self._best(self._search_of(concept), cells, concept)
         return best.layer, best.coefficient
+
+    @staticmethod
+    def _search_of(concept: Concept, kind: str = "search") -> str:
+        """What a search is called, here and in its file."""
+        return f"{kind}_{concept.name}_{hashed(concept.selection)}"
 
     def _best(self, name: str, cells: Sequence[Cell], concept: Concept) -> Best:
         """The cell with the most sound successes on the selection prompts.
 
         It is searched for once, and kept beside the experiments' directories for all of them.
         """
-        name = f"{name}_{hashed(concept.selection)}"
         if name not in self._searched:
             place = prepare_directory(self.searches)
             found = self.measured(
@@ -139,7 +146,7 @@ class Setup:
         """
         layer, c = self.cell(concept)
         steered = self.arms(concept, self.vector(concept.pair, layer), c)
-        mean, found = self.mean_difference(concept, layer)
+        mean, found = self.mean_difference(concept)
         where = {**_labels(concept, mean, found), "control": "mean_difference"}
         return [clean_cell(), *steered, Cell(where, Run((found * mean,)))]
 
@@ -186,30 +193,32 @@ class Setup:
         )  # fmt: skip
         return list(grid.cells(self.model, self.seed))
 
-    def mean_difference(self, concept: Concept, layer: int) -> tuple[SteeringVector, float]:
-        """Contrastive activation addition at a layer, and the coefficient that suits it best.
+    def mean_difference(self, concept: Concept) -> tuple[SteeringVector, float]:
+        """Contrastive activation addition as it does best, and its coefficient.
 
-        The coefficient is searched on the selection prompts, and so is the token that the
-        differences are taken at: the last of a pair, or the one before it, as the last may be a
-        full stop.
+        What is searched on the selection prompts: the coefficient; the layer, of some spread
+        evenly; and the token that the differences are taken at, the last of a pair or the one
+        before it, as the last may be a full stop.
         """
+        layers = self.layers[:: -(-len(self.layers) // MEAN_LAYERS)]
         means = {
-            f"token {token}": mean_differences(self.model, concept.pairs, [layer], token)[layer]
+            f"token {token}": mean_differences(self.model, concept.pairs, layers, token)
             for token in (-1, -2)
         }
         cells = [
             cell
-            for token, mean in means.items()
+            for token, by_layer in means.items()
+            for mean in by_layer.values()
             for c in MEAN_SEARCHED
             for cell in self.arms(concept, mean, c, (), pair=token)
         ]
-        name = f"search_mean_{concept.name}_{layer}"
-        best = self._best(name, [clean_cell(), *cells], concept)
+        best = self._best(self._search_of(concept, "search_mean"), [clean_cell(), *cells], concept)
         self.found[f"mean difference for {concept.name}"] = (
             f"of {len(concept.pairs)} pairs, {best.pair}, coefficient {best.coefficient:g}, at "
-            f"every position of layer {layer} (chosen on the selection prompts)"
+            f"every position of layer {best.layer}; {_chosen(best)}, where "
+            f"{100 * best.value.mean:.0f} % are sound successes"
         )
-        return means[best.pair], best.coefficient
+        return means[best.pair][best.layer], best.coefficient
 
     def measured(
         self,
@@ -258,6 +267,8 @@ class Setup:
         runs = list(dict.fromkeys(cell.run for cell in cells))
         layers = [run.vectors[0].layer if run.vectors else 0 for run in runs]
         by_layer = max((_by_label(cells, axis) for axis in LAYER_AXES), key=len)
+        # A prompt in words is the same run at every layer.
+        shared = set.intersection(*by_layer.values()) if by_layer else set()
         return Ask(
             name,
             len(runs),
@@ -267,7 +278,7 @@ class Setup:
             samples,
             self.sizes.new_tokens if samples else 0,
             len(by_layer),
-            min(map(len, by_layer.values()), default=0),
+            min((len(own - shared) for own in by_layer.values()), default=0),
             1 - sum(layers) / len(layers) / self.n_layers,
             judged=any(getattr(metric, "reads_again", False) for metric in metrics),
         )
@@ -279,12 +290,22 @@ class Setup:
     def said(self, concept: Concept) -> dict[str, str]:
         """Lines of a set-up: the concept's pair, layer and coefficient, and prompts."""
         layer, c = self.cell(concept)
-        known = "given" if concept.cell else "chosen on the selection prompts"
+        known = concept.cell is not None
+        how = concept.origin if known else _chosen(self._searched[self._search_of(concept)])
+        short = len(concept.test) < self.sizes.prompts
+        asked = f" ({self.sizes.prompts} asked for)" if short else ""
         return {
             "vector": f"{concept.pair.positive!r} - {concept.pair.negative!r} at layer {layer} of "
-            f"{self.n_layers}, coefficient {c:g} ({known}), front",
-            "prompts": f"{len(concept.test)}, for {concept.wanted}",
+            f"{self.n_layers}, coefficient {c:g} ({how}), front",
+            "prompts": f"{len(concept.test)}{asked}, for {concept.wanted}",
         }
+
+
+def _chosen(best: Best) -> str:
+    """How a cell came about."""
+    if best.tied == best.searched > 1:
+        return f"the first of {best.searched} cells, which all tie on the selection prompts"
+    return f"the best of {best.searched} cells on {best.value.n} selection prompts"
 
 
 def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Ask:
     def scaled(self, old: Sizes, new: Sizes, n_layers: int, more_layers: int) -> "Ask":
         """The same at other sizes, for a model of ``more_layers`` instead of ``n_layers``."""
         tried = min(n_layers, old.layers), min(more_layers, new.layers)
-        more = round(self.layers * (tried[1] / tried[0] - 1)) if self.layers > 1 else 0
+        more = tried[1] - tried[0] if self.layers > 1 else 0
         share = getattr(new, self.counts) / getattr(old, self.counts)
         return replace(
             self,
