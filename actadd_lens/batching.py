@@ -17,7 +17,8 @@ def batches(
     Args:
         lengths: Tokens of each sequence.
         width: Numbers made for each token, such as logits over the vocabulary.
-        batch_size: Sequences at once; by default as many as keep the numbers within bounds.
+        batch_size: Sequences at once; by default as many as keep the numbers within bounds, and
+            none a fifth longer than another.
         at_once: How many sequences of a length may be read together, in place of ``width``.
 
     >>> list(batches([9, 2, 3], width=50, batch_size=2))
@@ -26,7 +27,8 @@ def batches(
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
         most = at_once(lengths[index]) if at_once else _NUMBERS // (lengths[index] * width)
-        fits = len(batch) < most
+        alike = at_once is not None or not batch or lengths[index] <= 1.2 * lengths[batch[0]] + 4
+        fits = len(batch) < most and alike
         if batch and (len(batch) == batch_size or (batch_size is None and not fits)):
             yield batch
             batch = []

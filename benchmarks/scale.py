@@ -91,7 +91,7 @@ def _told(asked: Sequence[Ask], model: str) -> str:
     found = cost(
         [
             replace(
-                ask.scaled(TESTBED, PAPER, few, shape.n_layers),
+                _spread(ask).scaled(TESTBED, PAPER, few, shape.n_layers),
                 tokens=LENGTHS[ask.counts],
                 judged=ask.samples > 0 and ask.name not in UNJUDGED,
             )
@@ -103,6 +103,11 @@ def _told(asked: Sequence[Ask], model: str) -> str:
         f"{found.work.passes / 1e3:,.0f} k; {found.work.decoded / 1e6:.1f} M; "
         f"{found.flops / 1e15:,.0f}; {found.seconds / 3600:.2f} h"
     )
+
+
+def _spread(ask: Ask) -> Ask:
+    """Mean differences are tried at as many layers of any model."""
+    return replace(ask, layers=1) if ask.name.startswith(f"{SEARCH}mean_") else ask
 
 
 def held() -> Iterator[str]:
