@@ -43,7 +43,7 @@ DIFFERS = "Pairs are not chosen by their effect: all that the material has are m
 THINNED = 2
 LOOKS = {
     "steered": (COLOURS[0], "o", 0.0),
-    "prompted": (CONTROL_COLOUR, "+", 0.18),
+    "prompted": (CONTROL_COLOUR, "s", 0.18),
     "random": (CONTROL_COLOUR, "x", -0.18),
 }
 
@@ -176,6 +176,7 @@ def _draw(ax: Axes, own: pd.DataFrame) -> None:
         at = rows["pair"].map(pairs.index) - shift
         look = {"color": colour, "zorder": 2.5}
         interval(ax, at, rows["low"], rows["high"], across=True, linewidth=1.2, **look)
+        look["markerfacecolor"] = "white" if run == "prompted" else colour
         ax.plot(rows["mean"], at, linestyle="", marker=marker, label=run, clip_on=False, **look)
     for run, colour, dashes in (
         ("mean difference", CONTROL_COLOUR, "--"),

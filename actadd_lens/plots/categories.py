@@ -29,7 +29,7 @@ from actadd_lens.plots.style import (
 SLOT_INCHES = 0.16  # for a dot
 SLANT_DEGREES = 40
 STEERED = "none"
-CONTROL_MARKERS = ("", "x", "+", "1", "2")  # the first kind is the steered cells
+CONTROL_MARKERS = ("", "x", "s", "^", "D")  # the first kind is the steered cells
 
 
 def bars(
@@ -146,7 +146,9 @@ def _draw(
             label = plain(kind.replace("_", " ")) + (" (control)" if kind in groups else "")
         look: dict[str, Any] = {"color": colour, "clip_on": False, "zorder": 2.5}
         interval(ax, at, rows["low"], rows["high"], linewidth=1.2, **look)
-        ax.plot(at, rows["mean"], linestyle="", marker=marker, label=label, **look)
+        inside = "white" if kind != STEERED else colour  # told from the interval that they stand on
+        look |= {"markerfacecolor": inside, "label": label}
+        ax.plot(at, rows["mean"], linestyle="", marker=marker, **look)
     clean_level(ax, panel.clean)
 
 
