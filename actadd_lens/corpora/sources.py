@@ -123,7 +123,8 @@ def take(found: Iterator[T], n: int | None, what: str, corpus: Corpus, source: S
         raise DataError(f"n is {n}: ask for at least 1, or leave it out for all")
     taken = list(islice(found, n))
     if not taken:
-        raise DataError(f"no {what} in {corpus.hub if source is None else source}")
+        place = corpus.hub if source is None else source
+        raise DataError(f"no {what} in {place}: give {corpus.download}")
     return taken
 
 
