@@ -414,7 +414,12 @@ class _Watch:
         finally:
             self.lengths = None
 
-    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def _begin(
+        self,
+        module: Any,  # noqa: ARG002 - as torch calls it
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
         if _is_filled(kwargs.get("past_key_values")):
             self.call = Call(continues=True)
             return

@@ -80,7 +80,7 @@ def _save(place: Path, gpt2: Path, name: str, dtype: torch.dtype) -> None:
 def main() -> None:
     """Print what is held by the libraries, and the peak of loading and generating."""
     torch.set_num_threads(1)
-    import transformer_lens.model_bridge  # noqa: F401  # held before the model is
+    import transformer_lens.model_bridge  # noqa: F401 - held before the model is
 
     _, dtype, n_rows, n_tokens = sys.argv[1:]
     before, _ = held()

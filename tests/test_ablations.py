@@ -104,7 +104,8 @@ def test_vectors_of_one_layer_at_another(neo, norm_matched):
             rows = vectors[s].rows
             if norm_matched:
                 old, new = vectors[s].norms(), vectors[t].norms()
-                rows = torch.stack([r * (b / a if a else 0) for r, a, b in zip(rows, old, new)])  # noqa: B905
+                norms = zip(rows, old, new, strict=True)
+                rows = torch.stack([r * (b / a if a else 0) for r, a, b in norms])
             moved = al.SteeringVector(2 * rows, f"blocks.{t}.hook_resid_pre")
             here = {"recorded": s, "layer": t, "control": "none"}
             assert value_of(neo, moved) == found(result, **here)

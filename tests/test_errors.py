@@ -28,5 +28,5 @@ def test_a_rejected_value_is_a_value_error():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'stear'"):
-        al.stear  # noqa: B018
+        al.stear  # noqa: B018 - asking for it is the test
     assert "steer" in dir(al)

@@ -141,6 +141,6 @@ def test_an_option_out_of_range_is_named_with_value_and_range(name: str, value: 
 
 
 def test_the_global_random_state_is_left_alone() -> None:
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the state that must not be used
     draws(some_logits(0, rows=1), 10)
-    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002 - likewise

@@ -23,13 +23,6 @@ from actadd_lens.cli.options import (
 )
 from actadd_lens.cli.terminal import result_console, status, table
 
-# name, architecture, layers, a setting known to work (pair, layer, coefficient: the paper's).
-MODELS = (
-    ("testbed", "gpt-neo", "6", "bundled, offline; actadd-lens demo uses it"),
-    ("gpt2-xl", "gpt2", "48", '"Love" - "Hate", layer 6, coefficient 5'),
-    ("facebook/opt-6.7b", "opt", "32", '"Love" - "Hate"'),
-    ("meta-llama/Meta-Llama-3-8B", "llama", "32", '"Love" - "Hate"'),
-)
 ARCHITECTURES = "bloom, gemma2, gpt2, gpt-j, gpt-neo, gpt-neox, llama, mistral, opt, qwen2, qwen3"
 
 
@@ -154,8 +147,19 @@ def show(path: Path) -> None:
 
 @cli.command()
 def models() -> None:
-    """List the bundled model, the paper's models, and how to name another."""
-    table([("name", "architecture", "layers", "known to work"), *MODELS])
+    """List the bundled model, presets with the paper's settings, and how to name another."""
+    from actadd_lens.presets import PRESETS, shape_of
+
+    columns = ("name", "layers", "parameters", "the paper's setting")
+    lines = [("testbed", shape_of("testbed"), "bundled, offline; actadd-lens demo uses it")]
+    for preset in PRESETS.values():
+        known = preset.paper.get("sentiment")
+        said = known and (
+            f'"{known.positive}" - "{known.negative}", layer {known.layer}, coefficient '
+            f"{known.coefficient:g}"
+        )
+        lines.append((preset.name, preset.shape, said or ""))
+    table([columns, *((name, s.n_layers, f"{s.n_params:,}", said) for name, s, said in lines)])
     click.echo()
     click.echo(f"Architectures under test: {ARCHITECTURES}.")
     click.echo("--model takes any Hugging Face hub name that TransformerLens supports, and any")

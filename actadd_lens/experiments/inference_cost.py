@@ -156,6 +156,7 @@ def _random_models(setup: Setup) -> Iterator[tuple[str, str, Bridge]]:
         )
         with torch.random.fork_rng():
             torch.manual_seed(setup.seed)
+            # transformers has no types for it.
             plain = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         name = _name(kind, layers, width)
         yield name, kind, load_model(name, device=device, hf_model=plain, tokenizer=tokenizer)

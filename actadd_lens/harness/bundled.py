@@ -11,18 +11,11 @@ from actadd_lens.harness.concepts import Concept, Fact
 from actadd_lens.prompts import ContrastPair
 from actadd_lens.testbed import OnTopic, SameTopic, Success, Task, Valid
 from actadd_lens.testbed.lexicon import LEXICON, TOPICS
-from actadd_lens.testbed.oracle import sentiment, topic
+from actadd_lens.testbed.oracle import topic
+from actadd_lens.testbed.tasks import REVERSED
 
 RECOMMENDED: Final = "recommended for the testbed, chosen on 200 selection prompts"
 FILLER: Final = "We felt ready and calm."
-
-_REVERSED: Final = Task(
-    "reversed",
-    ContrastPair("Misery.", "Delight."),
-    "positive",
-    lambda text: sentiment(text) == "negative",
-    "negative completions of positive prompts",
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Bundled:
         """See ``Material``; a topic's prompts are of other topics."""
         if name in ("sentiment", "register"):
             return _of_task(testbed.TASKS[name], testbed.recommended(name))
-        return _of_task(_REVERSED, None) if name == "reversed" else _of_topic(name)
+        return _of_task(REVERSED, None) if name == "reversed" else _of_topic(name)
 
     def words(self, topic: str) -> Sequence[str]:
         """Every word that the oracle counts for the topic."""

@@ -95,7 +95,7 @@ def _answers(about: Description, verdicts: Sequence[Verdict]) -> str:
     return _table(
         [
             {
-                "criterion, fixed before the run": f"{v.key}. {asked[v.key]}",
+                "criterion": f"{v.key}. {asked[v.key]}",
                 "verdict": f"**{v.word}**",
                 "figures": v.shown,
             }

@@ -55,6 +55,7 @@ def label_y(axes: Sequence[Axes], label: str, unit: str | None, shown: pd.DataFr
 
 def log_ticks(axis: Axis, values: Any) -> None:
     """A logarithmic axis with plain numbers, some of them whatever the span of the values."""
+    # matplotlib's Artist.axes is declared without its type.
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     span = math.log10(np.max(values) / np.min(values))
     if span < 0.7:

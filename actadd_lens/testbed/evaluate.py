@@ -35,8 +35,8 @@ from actadd_lens.statistics import Interval, cluster_mean, mean, proportion
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import parses, sentences
 from actadd_lens.testbed.lexicon import LEXICON
-from actadd_lens.testbed.oracle import Split, facts, prompts, sentiment
-from actadd_lens.testbed.tasks import CHECKPOINT, TASKS, Task
+from actadd_lens.testbed.oracle import Split, facts, prompts
+from actadd_lens.testbed.tasks import CHECKPOINT, REVERSED, TASKS, Task
 from actadd_lens.vectors import SteeringVector
 
 COEFFICIENTS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
@@ -53,20 +53,13 @@ FILLERS: Final = (
 )
 
 
-# The paper's own pair, without full stops, and the other way round.
+# The paper's own pair, without full stops.
 BARE: Final = Task(
     "bare",
     ContrastPair("Love", "Hate"),
     "neutral",
     TASKS["sentiment"].success,
     "positive completions of neutral prompts",
-)
-REVERSED: Final = Task(
-    "reversed",
-    ContrastPair("Misery.", "Delight."),
-    "positive",
-    lambda text: sentiment(text) == "negative",
-    "negative completions of positive prompts",
 )
 
 

@@ -74,6 +74,15 @@ TASKS: Final = {
         ),
     )
 }
+REVERSED: Final = Task(
+    "reversed",
+    ContrastPair("Misery.", "Delight."),
+    "positive",
+    lambda text: sentiment(text) == "negative",
+    "negative completions of positive prompts",
+)
+"""Sentiment the other way: a lead that is negative set against a hint that is positive."""
+
 pairs: Final = {name: task.pair for name, task in TASKS.items()}
 
 
