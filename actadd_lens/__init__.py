@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from actadd_lens.errors import TextFileError as TextFileError
     from actadd_lens.errors import VectorError as VectorError
     from actadd_lens.errors import VectorFileError as VectorFileError
+    from actadd_lens.explorer import explore as explore
     from actadd_lens.extraction import extract as extract
     from actadd_lens.extraction import mean_difference as mean_difference
     from actadd_lens.generation import Completion as Completion
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from actadd_lens.geometry import cosines as cosines
     from actadd_lens.geometry import dose as dose
     from actadd_lens.geometry import residual_norms as residual_norms
+    from actadd_lens.landing import placement as placement
     from actadd_lens.lens import lens_logprobs as lens_logprobs
     from actadd_lens.lens import logit_lens as logit_lens
     from actadd_lens.lens import unembed_vector as unembed_vector
@@ -89,6 +91,7 @@ _ROOM_OF = {
     "mean_difference": "extraction",
     "steer": "steering",
     "fwd_hooks": "steering",
+    "placement": "landing",
     "generate": "generation",
     "Completion": "generation",
     "Completions": "generation",
@@ -125,6 +128,7 @@ _ROOM_OF = {
     "pair_variance": "ablations",
     "steering_reach": "ablations",
     "Ablation": "ablations",
+    "explore": "explorer",
     "ActAddError": "errors",
     "DataError": "errors",
     "ExperimentError": "errors",

@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from actadd_lens import displays
 from actadd_lens.forward import Bridge
 from actadd_lens.generation import Completion, Completions, generate
+from actadd_lens.provenance import described
 from actadd_lens.steering import Steering
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ else:
     DataFrame = Console = ConsoleOptions = RenderResult = Any
 
 _COLUMNS = ("prompt", "clean", "steered")
-_CELL = "text-align: left; vertical-align: top; white-space: pre-wrap"
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,17 +65,14 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{_CELL}">{name}</th>' for name in _COLUMNS)
-        rows = "\n".join(
-            "<tr>"
-            + "".join(
-                f'<td style="{_CELL}">{escape(text)}</td>'
-                for text in (clean.prompt, clean.text, steered.text)
-            )
-            + "</tr>"
-            for clean, steered in self.pairs
+        rows = [(clean.prompt, clean.text, steered.text) for clean, steered in self.pairs]
+        steering = self.steered.provenance.get("steering", [])
+        told = "; ".join(described(**vector) for vector in steering)
+        return displays.block(
+            f"Comparison of {len(self.clean)} completions",
+            displays.muted(told or "not steered"),
+            displays.table(_COLUMNS, rows, tinted=2),
         )
-        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
 
 def compare(

@@ -6,7 +6,8 @@ from actadd_lens import caches, forward
 from actadd_lens.errors import LayerError, PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.prompts import ContrastPair, as_pair, encode
-from actadd_lens.vectors import SteeringVector, contrasts, source
+from actadd_lens.provenance import source
+from actadd_lens.vectors import SteeringVector, contrasts
 
 
 def extract(

@@ -48,11 +48,17 @@ class Footprint:
     tokens: int
     """Of each sequence: its prompt with BOS, and what is generated."""
     weights: int
+    """Every parameter once."""
     copies: int
+    """What a bridge holds beside them: split copies of fused weights, and the model's tables."""
     cache: int
+    """Keys and values of every token."""
     activations: int
+    """Of one pass that reads all rows with all their tokens."""
     logits: int
+    """After the last token of each row, with the float32 copies that the sampler makes."""
     allocator: int
+    """A quarter of the last three, which freed pieces take."""
     loading: int
     """Needed while the model is loaded, and free again before the batch is read."""
 

@@ -13,15 +13,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from actadd_lens import forward
+from actadd_lens import displays, forward
 from actadd_lens.decoding import Request, complete
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.progress import bar
 from actadd_lens.prompts import as_texts, tokenize
+from actadd_lens.provenance import described, source
 from actadd_lens.sampling import Sampling, require_count
 from actadd_lens.steering import Steering, as_vectors, check_fit
-from actadd_lens.vectors import source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,6 +30,8 @@ else:
 
 _SHOWN = 8
 """Completions in a repr."""
+_DISPLAYED = 30
+"""Completions in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,18 @@ class Completions(Sequence[Completion]):
         if len(self) > _SHOWN:
             lines.append(f"  ... and {len(self) - _SHOWN} more")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        steering = self.provenance.get("steering", [])
+        told = "; ".join(described(**vector) for vector in steering) or "not steered"
+        rows = [(item.prompt, item.sample_index, item.text) for item in self.items[:_DISPLAYED]]
+        left = len(self) - len(rows)
+        return displays.block(
+            f"{len(self)} completions",
+            displays.muted(told),
+            displays.table(["prompt", "sample", "completion"], rows),
+            displays.muted(f"... and {left} more" if left else ""),
+        )
 
     @property
     def frame(self) -> DataFrame:

@@ -16,6 +16,7 @@ from actadd_lens import caches, forward, positions
 from actadd_lens.batching import batches
 from actadd_lens.errors import LayerError, PositionError, VectorError
 from actadd_lens.forward import Bridge
+from actadd_lens.landing import rows_on
 from actadd_lens.prompts import as_texts, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors
@@ -199,11 +200,7 @@ def _landings(vector: SteeringVector, n_tokens: int, prompt: int) -> list[tuple[
             "a vector at position 'generated' lands on no token of a prompt, so it has no dose "
             "there: move it, e.g. v.at('all')"
         )
-    real = torch.ones(1, n_tokens, dtype=torch.bool)
-    [index] = positions.row_index(
-        positions.parse(vector.position), real, len(vector.rows), prompts=[prompt]
-    )
-    rows = enumerate(index.tolist())
+    rows = enumerate(rows_on(vector, n_tokens, prompt))
     return [(row, position) for position, row in rows if row != positions.NO_ROW]
 
 

@@ -99,6 +99,9 @@ def lens_logprobs(
 
     Arguments and errors are those of ``logit_lens``.
 
+    Returns:
+        A slice for each layer in the order asked for; float32, on the CPU.
+
     >>> logprobs = lens_logprobs(load_model("testbed"), "We hated it", layers=[0, 2])
     >>> len(logprobs), bool(torch.allclose(logprobs.exp().sum(dim=2), torch.tensor(1.0)))
     (2, True)

@@ -107,6 +107,9 @@ def next_token_logprobs(
 
     Arguments and errors are those of ``token_logprobs``.
 
+    Returns:
+        A row for each prompt, a column for each token of the vocabulary; float32, on the CPU.
+
     >>> model = load_model("testbed")
     >>> next_token_logprobs(model, "The capital of Arvenia is").exp().sum()
     tensor(1.0000)
@@ -137,6 +140,11 @@ def predictions(
 
 def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFrame:
     """How steering moves the distribution of the token after a prompt.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        prompt: One text; BOS is put in front.
+        steering: A vector, or several that add up.
 
     Returns:
         A row for each token of the vocabulary, the largest contributions first: ``token`` (its

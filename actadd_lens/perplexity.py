@@ -105,7 +105,15 @@ def prompting_ratio(
         exp(logprob_clean - logprob_prompted).
 
     Raises:
-        As ``perplexity_ratio``; PromptError also where prompt and text are beyond the context.
+        PromptError: As of ``perplexity_ratio``, and where prompt and text together are beyond the
+            context.
+        PositionError, VectorError, LayerError: A vector that does not fit.
+
+    >>> model = load_model("testbed")
+    >>> v = 4 * SteeringVector.from_pair(model, (" weddings", " "), layer=2)
+    >>> text = "It was a lovely wedding. We loved the bride."
+    >>> prompting_ratio(model, [text], v, "Weddings. ").columns.tolist()[-2:]
+    ['ratio', 'ratio_prompted']
     """
     sequences = tokenize(model, texts)
     head = encode(model, prompt)
@@ -142,6 +150,13 @@ def ratio_summary(
 
     Raises:
         PromptError: There is no such column.
+
+    >>> model = load_model("testbed")
+    >>> v = 4 * SteeringVector.from_pair(model, (" weddings", " "), layer=2)
+    >>> texts = ["We loved the bride at noon.", "The rocket left at noon."]
+    >>> ratios = perplexity_ratio(model, texts, v, labels=["weddings", "other"])
+    >>> ratio_summary(ratios, by="label")[["label", "n"]].values.tolist()
+    [['weddings', 1], ['other', 1]]
     """
     import pandas as pd
 

@@ -39,10 +39,12 @@ class Shape:
     d_model: int
     n_heads: int
     n_kv_heads: int
+    """Heads of keys and values; fewer than ``n_heads`` where several share one."""
     d_head: int
     d_mlp: int
     d_vocab: int
     n_ctx: int
+    """Longest sequence, in tokens."""
     tied: bool
     """Whether the unembedding is the token embedding."""
     block_params: int
@@ -78,6 +80,7 @@ class Preset:
     name: str
     """On the hub."""
     shape: Shape
+    """What its memory depends on."""
     half: torch.dtype
     """The 16-bit precision to load it in: bfloat16 where it was published so, else float16."""
     gated: bool = False

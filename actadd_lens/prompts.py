@@ -29,7 +29,9 @@ class ContrastPair:
     """
 
     positive: str
+    """The prompt to steer towards."""
     negative: str
+    """The prompt to steer away from."""
     pad: str | int = DEFAULT_PAD
     """What the shorter prompt is filled up with: a string of one token, or a token id."""
 

@@ -100,7 +100,10 @@ class Separability:
     """Difference of the means over the pooled standard deviation; NaN if that is undefined or 0."""
 
     n_positive: int
+    """Prompts on the positive side."""
+
     n_negative: int
+    """Prompts on the negative side."""
 
     positive: tuple[float, ...] = field(repr=False)
     """Projection of each positive prompt, in the units of the stream."""

@@ -15,12 +15,23 @@ def read_texts(path: str | PathLike[str]) -> list[dict[str, Any]]:
     "text", maybe a string "prompt", and any labels. Any other file holds one text a line. Empty
     lines are passed over.
 
+    Args:
+        path: Of a UTF-8 file.
+
     Returns:
         A dictionary for each text, "text" among its keys.
 
     Raises:
         TextFileError: The file cannot be read or holds no text, or a line is broken; the message
             has its number.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as directory:
+    ...     place = Path(directory) / "texts.jsonl"
+    ...     written = place.write_text('{"text": "Anna sang.", "label": "music"}')
+    ...     read_texts(place)
+    [{'text': 'Anna sang.', 'label': 'music'}]
     """
     place = Path(path)
     try:

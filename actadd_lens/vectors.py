@@ -4,11 +4,9 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 (Algorithm 1, step 3). Row 0 belongs to BOS.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from operator import index
 from os import PathLike
 from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, runtime_checkable
@@ -19,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from actadd_lens import __version__, caches, files, forward, positions
+from actadd_lens import caches, displays, files, forward, positions
 from actadd_lens.errors import ActAddError, VectorError, VectorFileError
 from actadd_lens.forward import Bridge
 from actadd_lens.prompts import ContrastPair, as_pair, tokenize
+from actadd_lens.provenance import as_json, described, source, texts_of_rows, token_texts
 
 
 @runtime_checkable
@@ -80,7 +79,7 @@ class SteeringVector:
         positions.check_rows(self.position, len(rows))
         object.__setattr__(self, "position", positions.parse(self.position).position)
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "provenance", _plain(self.provenance))
+        object.__setattr__(self, "provenance", as_json(self.provenance))
 
     @classmethod
     def from_pair(
@@ -110,7 +109,13 @@ class SteeringVector:
         name = forward.hook_point(layer)
         tokens = tokenize(model, prompt)
         [rows] = caches.prompt_rows(model, tokens, name)
-        origin = {"kind": "prompt", "prompt": prompt, "tokens": tokens, **source(model)}
+        origin = {
+            "kind": "prompt",
+            "prompt": prompt,
+            "tokens": tokens,
+            "texts": token_texts(model, tokens[0]),
+            **source(model),
+        }
         return cls(rows, name, provenance=origin)
 
     @classmethod
@@ -301,6 +306,20 @@ class SteeringVector:
             f"position={self.position!r}, norms=[{norms}])"
         )
 
+    def _repr_html_(self) -> str:
+        norms, texts = self.norms().tolist(), texts_of_rows(self.provenance, len(self.rows))
+        largest = max(norms) or 1.0
+        names = ["token"] if len(texts) == 1 else ["positive", "negative"][: len(texts)]
+        rows = [
+            (row, *map(repr, tokens), norm, displays.bar(norm / largest))
+            for row, (norm, *tokens) in enumerate(zip(norms, *texts, strict=True))
+        ]
+        return displays.block(
+            f"SteeringVector, {len(norms)} x {self.rows.shape[1]}",
+            displays.muted(described(self.hook_point, self.position, self.provenance)),
+            displays.table(["row", *names, "norm", ""], rows),
+        )
+
     def _combine(
         self, other: "SteeringVector", name: str, operation: Callable[[Tensor, Tensor], Tensor]
     ) -> "SteeringVector":
@@ -349,6 +368,7 @@ def contrasts(
         "negative": pair.negative,
         "pad": pair.pad,
         "tokens": tokens.tolist(),
+        "texts": [token_texts(model, row) for row in tokens.tolist()],
         **source(model),
     }
     vectors = {}
@@ -358,13 +378,6 @@ def contrasts(
         rows[:agreed] = 0
         vectors[layer] = SteeringVector(rows, name, provenance=origin)
     return vectors
-
-
-def source(model: Bridge) -> dict[str, Any]:
-    """What a vector read from ``model`` says about its origin: model name and versions."""
-    packages = ("transformer-lens", "transformers", "torch")
-    versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
-    return {"model": str(model.cfg.model_name), "versions": versions}
 
 
 def _n_agreed(tokens: Int[Tensor, "2 pos"]) -> int:
@@ -385,12 +398,3 @@ def _cached_rows(cache: Cache, name: str) -> Float[Tensor, "pos d_model"]:
             "[1, pos, d_model] or [pos, d_model]"
         )
     return rows
-
-
-def _plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """A private copy, and the proof that it can be saved."""
-    try:
-        copy: dict[str, Any] = json.loads(json.dumps(dict(provenance)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise VectorError(f"provenance must be plain JSON: {error}") from error
-    return copy

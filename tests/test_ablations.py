@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 import actadd_lens as al
 from actadd_lens import metrics, prompts
-from actadd_lens.ablations.results import described, label_of
+from actadd_lens.ablations.results import described
+from actadd_lens.provenance import label_of
 
 TEXTS = ["I hate you because", "She talks about weddings", "The wedding was on a sunny day"]
 PAIR = ("Love you", "Hate")
@@ -215,7 +216,7 @@ def test_a_start_where_the_rows_do_not_fit_is_refused(neo, vector):
 
 
 def test_what_a_vector_is_called(neo, vector):
-    assert label_of(vector) == "'Love you' - 'Hate'"
-    assert label_of(al.SteeringVector(vector.rows, vector.hook_point)) == "vector"
+    assert label_of(vector.provenance) == "'Love you' - 'Hate'"
+    assert label_of(al.SteeringVector(vector.rows, vector.hook_point).provenance) == "vector"
     assert described(vector) == described(vector.at("front")) | {"provenance": vector.provenance}
     assert described(vector)["rows"] != described(-vector)["rows"]

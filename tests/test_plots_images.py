@@ -109,3 +109,16 @@ def test_coloured_text():
     tokens = ["<s>", "Anna", " loved", " the", " wedding", ".", " It", " cost", " $", "5", "."]
     change = [float("nan"), 0.1, 1.5, 0.0, 2.5, -0.2, 0.0, -1.8, -0.4, 0.2, 0.0]
     return plots.coloured_text(tokens, change, title="change of log-prob")
+
+
+@compared()
+def test_placement():
+    tokens = ["<s>", "Anna", " hated", " the", " $", "song", "."]
+    lines = [
+        (prompt, 0, place, token, place - start if 0 <= place - start < 3 else pd.NA, norm)
+        for prompt, start in ((0, 0), (1, 4))
+        for place, token in enumerate(tokens)
+        for norm in [float(place != start)]
+    ]
+    columns = ["prompt_index", "vector", "position", "token", "row", "norm"]
+    return plots.placement(pd.DataFrame(lines, columns=columns).astype({"row": "Int64"}))

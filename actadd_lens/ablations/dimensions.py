@@ -12,11 +12,11 @@ from actadd_lens.ablations.results import (
     check_vector,
     check_vector_controls,
     described,
-    label_of,
 )
 from actadd_lens.errors import SweepError
 from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
+from actadd_lens.provenance import label_of
 from actadd_lens.sweeps.cells import check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector
@@ -72,7 +72,7 @@ def dimension_ablation(
     for share in shares:
         if not 0 < share <= 1:
             raise SweepError(f"fraction {share:g} is out of range: it must be in (0, 1]")
-    label = label_of(vector)
+    label = label_of(vector.provenance)
     taken = orders(vector, seed)
     cells = [
         cell

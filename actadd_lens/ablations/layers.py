@@ -8,11 +8,12 @@ import torch
 from einops import einsum
 
 from actadd_lens import forward
-from actadd_lens.ablations.results import CONTROLS, Ablation, arms, check_vector_controls, label_of
+from actadd_lens.ablations.results import CONTROLS, Ablation, arms, check_vector_controls
 from actadd_lens.extraction import extract
 from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import ContrastPair, as_pair
+from actadd_lens.provenance import label_of
 from actadd_lens.sweeps.cells import Cell, check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector
@@ -81,7 +82,11 @@ def layer_transplant(
     for s, t in product(sources, targets):
         rows = vectors[s].to_hook_point(forward.hook_point(t))
         moved = coefficient * (with_norms_of(rows, vectors[t]) if norm_matched else rows)
-        labels = {"pair": label_of(vectors[s]), "coefficient": coefficient, "recorded": s}
+        labels = {
+            "pair": label_of(vectors[s].provenance),
+            "coefficient": coefficient,
+            "recorded": s,
+        }
         cells += arms(moved.at(position), labels, controls, seed)
     settings = {
         "kind": "layer_transplant",

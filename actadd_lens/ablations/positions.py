@@ -12,12 +12,12 @@ from actadd_lens.ablations.results import (
     check_vector,
     check_vector_controls,
     described,
-    label_of,
 )
 from actadd_lens.errors import PositionError
 from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import tokenize
+from actadd_lens.provenance import label_of
 from actadd_lens.sweeps.cells import check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors import SteeringVector
@@ -67,7 +67,7 @@ def position_ablation(
     check_vector(model, vector)
     check_vector_controls(controls)
     lengths = [len(ids) for ids in tokenize(model, prompts)]
-    n_rows, label = len(vector.rows), label_of(vector)
+    n_rows, label = len(vector.rows), label_of(vector.provenance)
     kept = [row for row in range(n_rows) if vector.rows[row].any()]
     parts = [(WHOLE, WHOLE, vector)]
     parts += [("alone", f"row {row}", vector.with_rows([row])) for row in kept]

@@ -14,18 +14,18 @@ from actadd_lens.ablations.results import (
     check_vector,
     check_vector_controls,
     described,
-    label_of,
 )
 from actadd_lens.batching import batches
 from actadd_lens.forward import Bridge
 from actadd_lens.generation import Completion, generate
 from actadd_lens.metrics.logits import kl
 from actadd_lens.prompts import as_texts, pad_right, tokenize
+from actadd_lens.provenance import label_of, source
 from actadd_lens.steering import mixed_hooks
 from actadd_lens.sweeps.cells import KEYS
 from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
 from actadd_lens.sweeps.tables import typed
-from actadd_lens.vectors import SteeringVector, source
+from actadd_lens.vectors import SteeringVector
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -83,7 +83,8 @@ def steering_reach(
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
     ids = tokenize(model, prompts)
     frames = []
-    for cell in arms(vector, {"pair": label_of(vector), "coefficient": None}, controls, seed):
+    named = {"pair": label_of(vector.provenance), "coefficient": None}
+    for cell in arms(vector, named, controls, seed):
         [arm] = cell.run.vectors
         written = generate(model, prompts, arm, progress=progress, **sampling)
         lines = [

@@ -113,14 +113,6 @@ def check_vector_controls(controls: Sequence[str]) -> None:
             )
 
 
-def label_of(vector: SteeringVector) -> str:
-    """What a vector is called: its pair, if it was made of one."""
-    origin = vector.provenance
-    if origin.get("kind") == "pair":
-        return f"{origin['positive']!r} - {origin['negative']!r}"
-    return str(origin.get("kind", "vector"))
-
-
 def described(vector: SteeringVector) -> dict[str, Any]:
     """A vector as plain JSON: where it acts, where it is from, and a hash of its rows."""
     digest = hashlib.sha256(vector.rows.numpy().tobytes()).hexdigest()[:16]

@@ -40,7 +40,9 @@ class Experiment:
     """What an experiment says of itself, and how it is run."""
 
     about: Description
+    """Its docstring, ``PAPER`` and ``DIFFERS``."""
     run: Callable[[Setup], Outcome]
+    """Measures, and answers the criteria."""
 
     @property
     def name(self) -> str:

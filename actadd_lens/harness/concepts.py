@@ -18,6 +18,7 @@ class Concept:
     """A direction: contrast pairs for it, prompts to turn, and how a success is read."""
 
     name: str
+    """As ``Material.concept`` takes it."""
     pair: ContrastPair
     """The pair that experiments with one vector use."""
     others: tuple[ContrastPair, ...]

@@ -32,7 +32,9 @@ class Outcome:
     shown: pd.DataFrame
     """The table of the report, as text with intervals."""
     figure: Figure
+    """The figure of the report."""
     verdicts: Sequence[Verdict]
+    """One for each criterion, in order."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Lines of the set-up: vector, layer, coefficient, counts."""
 

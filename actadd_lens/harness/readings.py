@@ -29,6 +29,7 @@ class Readings:
     """A measurement with a column ``run``; draws of a random vector are one run, "random"."""
 
     result: Result
+    """From ``Setup.measured``."""
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -18,13 +18,14 @@ from actadd_lens.harness.sizes import Sizes
 from actadd_lens.harness.work import Ask
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.prompts import ContrastPair, tokenize
+from actadd_lens.provenance import source
 from actadd_lens.sweeps import Best, Result, SweepResult
 from actadd_lens.sweeps.cells import STEERED, Cell, Run, clean_cell
 from actadd_lens.sweeps.controls import control_vector
 from actadd_lens.sweeps.grids import Grid
 from actadd_lens.sweeps.identity import fingerprint, hashed
 from actadd_lens.sweeps.measuring import measure
-from actadd_lens.vectors import SteeringVector, source
+from actadd_lens.vectors import SteeringVector
 
 BASELINES = ("random", "random:1", "random:2", "negated", "prompted", "mean_difference")
 """Beside the unsteered run, in every table."""
@@ -43,12 +44,17 @@ class Setup:
     """A model with its material, and how much is measured of it."""
 
     model: Bridge
+    """Any TransformerBridge with a tokenizer."""
     material: Material
+    """What it is asked."""
     sizes: Sizes
+    """How much is measured."""
     directory: Path
     """Of the experiment that is run: what is measured is committed to files in it."""
     seed: int = 0
+    """Of completions and of random vectors."""
     progress: bool = True
+    """Whether to show progress."""
     batch_size: int | None = None
     """Completions decoded at once; they do not depend on it."""
     asked: list[Ask] = field(default_factory=list, compare=False)

@@ -18,7 +18,9 @@ class Sizes:
     layers: int = 48
     """Layers tried at most, spread evenly; every one of a model that has no more."""
     documents: int = 600
+    """Texts to read."""
     facts: int = 60
+    """Questions with known answers."""
     draws: int = 10
     """Random vectors, where they are the question."""
     repeats: int = 9

@@ -143,7 +143,7 @@ class RelativeKL(LogitMetric):
 
 @dataclass(frozen=True)
 class TotalVariation(LogitMetric):
-    """Half the sum of |steered - clean| over the vocabulary, in [0, 1].
+    """Half the sum of ``|steered - clean|`` over the vocabulary, in [0, 1].
 
     >>> TotalVariation()(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]).log())
     tensor([0.5000])

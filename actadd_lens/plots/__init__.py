@@ -19,6 +19,7 @@ from actadd_lens.plots.fronts import pareto
 from actadd_lens.plots.maps import heat_map
 from actadd_lens.plots.norms import norm_profile
 from actadd_lens.plots.passages import coloured_text
+from actadd_lens.plots.placements import placement
 from actadd_lens.plots.shifts import token_shift
 from actadd_lens.plots.style import STYLE, save
 
@@ -31,6 +32,7 @@ __all__ = [
     "layer_profile",
     "norm_profile",
     "pareto",
+    "placement",
     "save",
     "token_shift",
 ]

@@ -69,10 +69,10 @@ def coloured_text(
         raise ActAddError(f"limit is {limit}: give a positive number of nats, or None")
     end = limit or largest or 1.0
     with drawing() as figure:
-        pieces = list(_pieces([_shown(token) for token in tokens]))
-        ax, bar = _axes(figure, pieces, title)
+        laid = pieces(tokens)
+        ax, bar = _axes(figure, laid, title)
         colours = ScalarMappable(CenteredNorm(0, end), DIVERGING)
-        for piece in pieces:
+        for piece in laid:
             _draw(ax, piece, np.clip(values[piece[0]], -end, end), colours)
         extend = "both" if largest > end else "neither"
         figure.colorbar(colours, cax=bar, orientation="horizontal", extend=extend)
@@ -80,12 +80,21 @@ def coloured_text(
     return figure
 
 
+def pieces(tokens: Sequence[str]) -> list[Piece]:
+    """Where each token stands in the passage; one that is longer than a line is cut."""
+    return list(_laid([_shown(token) for token in tokens]))
+
+
+def n_lines(laid: Sequence[Piece]) -> int:
+    """Lines that a passage has."""
+    return 1 + max((line for _, line, _, _ in laid), default=0)
+
+
 def _shown(token: str) -> str:
     return legible(token.replace("\r\n", "\n").replace("\n", BREAK), FONT)
 
 
-def _pieces(texts: Sequence[str]) -> Iterator[Piece]:
-    """Where each token stands; one that is longer than a line is cut."""
+def _laid(texts: Sequence[str]) -> Iterator[Piece]:
     line = column = 0
     for word in _words(texts):
         if column and column + sum(len(text) for _, text in word) > COLUMNS:
@@ -113,19 +122,18 @@ def _words(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
     yield word
 
 
-def _axes(figure: Figure, pieces: Sequence[Piece], title: str | None) -> tuple[Axes, Axes]:
+def _axes(figure: Figure, laid: Sequence[Piece], title: str | None) -> tuple[Axes, Axes]:
     """Axes for the passage, in which a letter is 1 wide and a line 1 high, and for the bar."""
     figure.set_layout_engine("none")  # a letter's width is known: nothing is left to solve
-    lines = 1 + max((line for _, line, _, _ in pieces), default=0)
-    columns = max([LEAST_COLUMNS, *(column + len(text) for _, _, column, text in pieces)])
-    wide, high = columns * LETTER_INCHES, lines * LINE_INCHES
+    columns = max([LEAST_COLUMNS, *(column + len(text) for _, _, column, text in laid)])
+    wide, high = columns * LETTER_INCHES, n_lines(laid) * LINE_INCHES
     head = wrapped(title, wide, 9) if title else ""
     top = MARGIN_INCHES + (0.1 + 0.16 * (1 + head.count("\n")) if head else 0)
     width, height = wide + 2 * MARGIN_INCHES, high + top + BAR_INCHES
     figure.set_size_inches(width, height)
     left = MARGIN_INCHES / width
     ax = figure.add_axes((left, BAR_INCHES / height, wide / width, high / height))
-    ax.set(xlim=(0, columns), ylim=(lines, 0))
+    ax.set(xlim=(0, columns), ylim=(n_lines(laid), 0))
     ax.axis("off")
     ax.set_title(head)
     bar = figure.add_axes((0.5 - 1.3 / width, 0.43 / height, 2.6 / width, 0.09 / height))

@@ -32,18 +32,20 @@ EXCHANGEABLE: Final = (
 
 @dataclass(frozen=True)
 class TestResult:
-    """A test of steered against clean over `n` prompts, `missing` pairs (NaN) left out.
-
-    `statistic` is the mean over prompts of steered - clean, in the unit of the values; `null` is
-    the hypothesis that a small `p_value` speaks against, in words.
-    """
+    """A test of steered against clean over `n` prompts, `missing` pairs (NaN) left out."""
 
     statistic: float
+    """Mean over prompts of steered - clean, in the unit of the values."""
     p_value: float
+    """Uncorrected; see `adjust` for several tests."""
     n: int
+    """Prompts."""
     alternative: str
+    """"two-sided", "greater" or "less", as asked for."""
     null: str
+    """The hypothesis that a small `p_value` speaks against, in words."""
     missing: int
+    """Pairs of samples that are left out, one of them being NaN."""
 
 
 def paired_permutation(

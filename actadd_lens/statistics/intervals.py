@@ -22,9 +22,13 @@ class Interval:
     """A mean with its confidence interval over `n` independent items."""
 
     mean: float
+    """In the unit of the values; for a share between 0 and 1."""
     low: float
+    """Lower bound of the interval; NaN where there is none."""
     high: float
+    """Upper bound of the interval; NaN where there is none."""
     n: int
+    """Independent items, for instance prompts."""
 
     def percent(self) -> str:
         """The interval in percent, as reports print it: `72 [66, 77] %, n=200`."""
@@ -37,6 +41,7 @@ class ClusterInterval(Interval):
     """An interval over `n` clusters (prompts), from which `missing` samples (NaN) are left out."""
 
     missing: int
+    """Samples that are NaN."""
 
 
 def proportion(successes: Sequence[bool], confidence: float = 0.95) -> Interval:

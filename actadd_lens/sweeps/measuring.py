@@ -20,6 +20,7 @@ from actadd_lens.generation import check_room
 from actadd_lens.metrics.registry import Metric, lookup, reads_logits
 from actadd_lens.progress import bar
 from actadd_lens.prompts import as_texts, tokenize
+from actadd_lens.provenance import source
 from actadd_lens.sampling import Sampling, require_count
 from actadd_lens.steering import as_vectors, check_fit
 from actadd_lens.sweeps.budget import budget
@@ -30,7 +31,6 @@ from actadd_lens.sweeps.store import Measured, Store, Text, Value
 from actadd_lens.sweeps.tables import tabulated
 from actadd_lens.sweeps.writing import Writing, judge, writings
 from actadd_lens.twin import hooked_points
-from actadd_lens.vectors import source
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -8,6 +8,7 @@ from io import BytesIO
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from actadd_lens import displays
 from actadd_lens.errors import SweepError, SweepFileError
 from actadd_lens.files import write_atomically
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
@@ -23,6 +24,9 @@ FORMAT = "actadd_lens.result"
 VERSION = "1"
 BESIDE = ("dose", "kl")
 """What is measured of every cell, whatever the metrics are."""
+
+DISPLAYED = 24
+"""Cells that a notebook shows of each metric."""
 
 Own = TypeVar("Own", bound="Result")
 
@@ -184,6 +188,49 @@ class Result:
         """A figure's note; it says so if cells or prompts are missing."""
         return note if self.complete else f"{note}; interrupted: not every cell has every prompt"
 
+    def _repr_html_(self) -> str:
+        title, *remarks = repr(self).splitlines()
+        tables = [
+            self._displayed(name, unfolded=not place) for place, name in enumerate(self.metrics)
+        ]
+        return displays.block(
+            title,
+            *(displays.muted(line.strip()) for line in remarks),
+            *tables,
+            displays.muted("mean [95 % interval over prompts]; .summary() has all figures"),
+        )
+
+    def _displayed(self, metric: str, *, unfolded: bool) -> displays.Markup:
+        """The first cells of a metric, each beside its controls."""
+        import pandas as pd
+
+        rows = self.frame[self.frame["metric"] == metric]
+        cells: dict[tuple[Any, ...], dict[str, str]] = {}
+        clean, labels = "not measured", [name for name in self.keys if name != "control"]
+        groups: Any = rows.groupby(self.keys, sort=False, dropna=False)
+        for values, own in groups:
+            named = zip(self.keys, values, strict=True)
+            of: dict[str, Any] = {name: None if pd.isna(value) else value for name, value in named}
+            cell = tuple(of[name] for name in labels)
+            if of["control"] == UNSTEERED:
+                clean = brief(self.interval(own))
+            elif cell in cells or len(cells) < DISPLAYED:
+                cells.setdefault(cell, {})[of["control"]] = brief(self.interval(own))
+        told = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1] or [0, 1, 2]
+        runs = list(dict.fromkeys(run for texts in cells.values() for run in texts))
+        steered = rows[rows["control"] == STEERED]
+        left = len(steered[labels].drop_duplicates()) - len(cells)
+        return displays.folded(
+            f"{metric}: unsteered {clean}",
+            displays.table(
+                [*(labels[i] for i in told), *("steered" if r == STEERED else r for r in runs)],
+                [[*(c[i] for i in told), *map(t.get, runs)] for c, t in cells.items()],
+                tinted=len(told),
+            ),
+            displays.muted(f"... and {left} more cells" if left else ""),
+            unfolded=unfolded,
+        )
+
     def __repr__(self) -> str:
         cells = self.frame[self.keys].drop_duplicates()
         controls = [c for c in cells["control"].unique() if c not in (STEERED, UNSTEERED)]
@@ -212,6 +259,13 @@ def interval_of(
         wilson = proportion([bool(numbers.iloc[0])] * n, confidence)
         return ClusterInterval(**vars(wilson), missing=missing)
     return cluster_mean(values, prompts, confidence)
+
+
+def brief(interval: ClusterInterval) -> str:
+    """A mean with its interval, if it has one, in three digits."""
+    if math.isnan(interval.low):
+        return f"{interval.mean:.3g}, no interval"
+    return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
 
 
 def noted(cells: DataFrame, unit: str | None) -> str:

@@ -10,7 +10,7 @@ from actadd_lens.errors import SweepError
 from actadd_lens.prompts import as_texts
 from actadd_lens.statistics import ClusterInterval
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
-from actadd_lens.sweeps.results import Result, noted
+from actadd_lens.sweeps.results import Result, brief, noted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,10 +27,15 @@ class Best:
     """The cell that a search chose."""
 
     pair: str
+    """Its label."""
     layer: int
+    """Injection layer."""
     coefficient: float
+    """What the vector is multiplied by."""
     position: int | str
+    """Where its rows land."""
     metric: str
+    """What was to be high, or low."""
     value: ClusterInterval
     """On the prompts it was chosen on; the best of many cells looks better than it is."""
     searched: int
@@ -40,6 +45,7 @@ class Best:
     tied: int
     """Those of the allowed whose mean is the same, itself among them."""
     subject_to: tuple[str, ...] = ()
+    """Limits that the cell keeps to."""
     test: ClusterInterval | None = None
     """On prompts that had no part in the choice."""
     held_out: "SweepResult | None" = field(default=None, repr=False)
@@ -291,6 +297,5 @@ def _is_beaten(row: Series, others: DataFrame) -> bool:
 
 
 def _shown(interval: ClusterInterval) -> str:
-    i = interval
-    lacking = f" ({i.missing} values are NaN)" if i.missing else ""
-    return f"{i.mean:.3g} [{i.low:.3g}, {i.high:.3g}], n={i.n} prompts{lacking}"
+    lacking = f" ({interval.missing} values are NaN)" if interval.missing else ""
+    return f"{brief(interval)}, n={interval.n} prompts{lacking}"

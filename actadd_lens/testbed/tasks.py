@@ -18,11 +18,15 @@ class Task:
     """A contrast pair that should turn prompts of one kind, and the exact reading of success."""
 
     name: str
+    """As in ``TASKS``."""
     pair: ContrastPair
+    """Positive is what is wanted."""
     prompts: Kind
+    """The kind of prompts that it should turn; see ``prompts``."""
     success: Callable[[str], bool]
     """Reads a completion alone, without its prompt."""
     wanted: str
+    """What a success is, in words."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""Results as HTML for notebooks.
+
+Everything that is shown is escaped. Colours are the page's own, tints are translucent, so that
+light and dark themes both read well; styles stand in the elements, since some viewers drop style
+sheets. Text in dollar signs is no mathematics: the classes tell MathJax.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+ACCENT = "0, 114, 178"
+"""Red, green and blue of the tint behind steered text and bars: the first colour of figures."""
+_CELL = "text-align: left; vertical-align: top; white-space: pre-wrap"
+_MUTED = "opacity: 0.7"
+
+
+class Markup(str):
+    """Text that is HTML already and is not escaped again."""
+
+    __slots__ = ()
+
+
+def html(value: Any) -> Markup:
+    """A value as HTML: markup as it is, anything else escaped, numbers in three digits.
+
+    >>> html("<b>"), html(0.12345), html(None)
+    ('&lt;b&gt;', '0.123', '')
+    """
+    if isinstance(value, Markup):
+        return value
+    if value is None:
+        return Markup("")
+    return Markup(escape(f"{value:.3g}" if isinstance(value, float) else str(value)))
+
+
+def table(
+    columns: Sequence[Any], rows: Iterable[Sequence[Any]], tinted: int | None = None
+) -> Markup:
+    """A table; one column may be tinted, as that of the steered run is."""
+
+    def cell(tag: str, place: int, value: Any) -> str:
+        tint = f"; background-color: rgba({ACCENT}, 0.12)" if place == tinted else ""
+        return f'<{tag} style="{_CELL}{tint}">{html(value)}</{tag}>'
+
+    def line(tag: str, values: Sequence[Any]) -> str:
+        return f"<tr>{''.join(cell(tag, place, value) for place, value in enumerate(values))}</tr>"
+
+    body = "\n".join(line("td", row) for row in rows)
+    return Markup(
+        f"<table>\n<thead>{line('th', columns)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    )
+
+
+def bar(share: float) -> Markup:
+    """A horizontal bar, from 0 to 1."""
+    width = 8 * min(max(share, 0.0), 1.0)
+    look = f"height: 0.8em; width: {width:.2f}em; background-color: rgba({ACCENT}, 0.6)"
+    return Markup(f'<div style="display: inline-block; {look}"></div>')
+
+
+def abreast(*parts: Markup) -> Markup:
+    """Parts side by side where the page is wide enough."""
+    inner = "".join(f"<div>{part}</div>" for part in parts)
+    return Markup(f'<div style="display: flex; flex-wrap: wrap; gap: 2em">{inner}</div>')
+
+
+def tokens(placed: Iterable[tuple[str, int | None, float]]) -> Markup:
+    """A text whose tokens carry the number of the row that is added there.
+
+    Args:
+        placed: For each token its text, the row or None, and the norm of what is added.
+    """
+    cells = []
+    for text, row, norm in placed:
+        landed = row is not None
+        tint = f"rgba({ACCENT}, {0.35 if norm else 0.12})" if landed else "transparent"
+        look = f"white-space: pre; background-color: {tint}; border-right: 1px dotted"
+        number = f'<sub style="{_MUTED}">{row}</sub>' if landed else ""
+        cells.append(f'<span style="{look}">{html(text)}{number}</span>')
+    return Markup(f'<div style="line-height: 2">{"".join(cells)}</div>')
+
+
+def muted(text: str) -> Markup:
+    """A remark; nothing if there is none to make."""
+    if not text:
+        return Markup("")
+    return Markup(f'<div style="{_MUTED}">{html(text)}</div>')
+
+
+def folded(title: str, *parts: Markup, unfolded: bool) -> Markup:
+    """What belongs to a title that shows or hides it."""
+    state = " open" if unfolded else ""
+    return Markup(f"<details{state}><summary>{html(title)}</summary>{''.join(parts)}</details>")
+
+
+def block(title: str, *parts: Markup) -> str:
+    """What ``_repr_html_`` returns: a title and what belongs to it."""
+    heading = f"<div><strong>{html(title)}</strong></div>"
+    return f'<div class="actadd-lens tex2jax_ignore mathjax_ignore">{heading}{"".join(parts)}</div>'

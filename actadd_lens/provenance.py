@@ -1,0 +1,67 @@
+"""Where a vector comes from: plain JSON that is carried along, saved, and told when it is shown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from actadd_lens import __version__
+from actadd_lens.errors import VectorError
+from actadd_lens.forward import Bridge
+
+
+def source(model: Bridge) -> dict[str, Any]:
+    """What a vector read from ``model`` says about its origin: model name and versions."""
+    packages = ("transformer-lens", "transformers", "torch")
+    versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
+    return {"model": str(model.cfg.model_name), "versions": versions}
+
+
+def token_texts(model: Bridge, tokens: Sequence[int]) -> list[str]:
+    """Text of each token by itself."""
+    return [str(model.tokenizer.decode([token])) for token in tokens]
+
+
+def texts_of_rows(provenance: Mapping[str, Any], n_rows: int) -> list[list[str]]:
+    """Texts of the tokens that each row is of, by prompt; none where rows are no longer of one."""
+    kept = {"scale", "at", "to_hook_point", "with_rows", "with_dims", "random_like"}
+    steps = {name for step in provenance.get("steps", []) for name in step}
+    found = provenance.get("texts", [])
+    several = found if provenance.get("kind") == "pair" else [found]
+    fits = all(len(row) == n_rows for row in several)
+    return several if steps <= kept and fits else []
+
+
+def label_of(provenance: Mapping[str, Any]) -> str:
+    """What a vector is called: its contrast pair or prompt, if it was made of one.
+
+    >>> label_of({"kind": "pair", "positive": "Love", "negative": "Hate"})
+    "'Love' - 'Hate'"
+    """
+    kind = provenance.get("kind", "vector")
+    if kind == "pair":
+        return f"{provenance['positive']!r} - {provenance['negative']!r}"
+    return repr(provenance["prompt"]) if kind == "prompt" else str(kind)
+
+
+def described(hook_point: str, position: int | str, provenance: Mapping[str, Any]) -> str:
+    """A vector in a line: what it is made of, the steps since, and where it acts.
+
+    >>> described("blocks.1.hook_resid_pre", "front", {"kind": "mine", "steps": [{"scale": 2.0}]})
+    "mine; scale 2.0; blocks.1.hook_resid_pre, position 'front'"
+    """
+    steps = [
+        name if isinstance(value, Mapping) else f"{name} {value}"
+        for step in provenance.get("steps", [])
+        for name, value in step.items()
+    ]
+    return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {position!r}"])
+
+
+def as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A private copy, and the proof that it can be saved."""
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(provenance)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise VectorError(f"provenance must be plain JSON: {error}") from error
+    return copy

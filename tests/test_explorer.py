@@ -1,0 +1,123 @@
+"""The explorer: what its knobs say is what the library gives, and nonsense is told."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import actadd_lens as al
+from actadd_lens.forward import Bridge
+
+OPTIONS: dict[str, Any] = {"samples": 2, "max_new_tokens": 5}
+PROMPT = "I hate you because she talks"
+
+
+@pytest.fixture
+def explorer(neo: Bridge) -> Any:
+    return al.explore(neo, ("Love you", "Hate"), prompt=PROMPT, layer=1, coefficient=3, **OPTIONS)
+
+
+def message(explorer: Any) -> str:
+    return str(explorer.widget.children[-1].value)
+
+
+def test_it_begins_with_what_was_asked_for(neo: Bridge, explorer: Any) -> None:
+    vector = 3 * al.SteeringVector.from_pair(neo, ("Love you", "Hate"), 1)
+    assert explorer.vector == vector
+    assert explorer.trial.comparison == al.compare(neo, PROMPT, vector, **OPTIONS)
+    shift = al.next_token_shift(neo, PROMPT, vector)
+    assert explorer.trial.kl == pytest.approx(float(shift["kl_contribution"].sum()))
+    assert explorer.trial.dose == pytest.approx(float(al.dose(neo, vector, PROMPT)["dose"].max()))
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "expected"),
+    [
+        ("layer", 2, lambda m: 3 * al.SteeringVector.from_pair(m, ("Love you", "Hate"), 2)),
+        ("coefficient", -2.0, lambda m: -2 * _vector(m)),
+        ("position", "back", lambda m: 3 * _vector(m).at("back")),
+        ("position", " -4 ", lambda m: 3 * _vector(m).at(-4)),
+        ("rows", "mean", lambda m: 3 * _vector(m).collapse("mean")),
+        ("positive", "Calm", lambda m: 3 * al.SteeringVector.from_pair(m, ("Calm", "Hate"), 1)),
+        ("negative", "Calm", lambda m: 3 * al.SteeringVector.from_pair(m, ("Love you", "Calm"), 1)),
+    ],
+)
+def test_each_knob_turns_its_own(
+    neo: Bridge, explorer: Any, knob: str, value: Any, expected: Any
+) -> None:
+    before = message(explorer)
+    explorer.knobs[knob].value = value
+    assert torch.allclose(explorer.vector.rows, expected(neo).rows, atol=1e-5)
+    assert explorer.vector.position == expected(neo).position
+    assert explorer.vector.layer == expected(neo).layer
+    assert message(explorer) != before
+
+
+def _vector(model: Bridge) -> al.SteeringVector:
+    return al.SteeringVector.from_pair(model, ("Love you", "Hate"), 1)
+
+
+def test_prompt_and_seed_change_both_runs(neo: Bridge, explorer: Any) -> None:
+    explorer.knobs["prompt"].value = "The wedding was"
+    explorer.knobs["seed"].value = 5
+    expected = al.compare(neo, "The wedding was", explorer.vector, seed=5, **OPTIONS)
+    assert explorer.trial.comparison == expected
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "told"),
+    [
+        ("position", "nonsense", "unknown position"),
+        ("position", "all", "repeats one row"),
+        ("position", "99", "does not fit"),
+        ("prompt", "", "prompt 0 is empty"),
+        ("prompt", "<b>a</b> " * 40, "reads at most"),
+    ],
+)
+def test_nonsense_is_told_and_the_last_trial_stays(
+    explorer: Any, knob: str, value: str, told: str
+) -> None:
+    before = explorer.trial
+    explorer.knobs[knob].value = value
+    assert told in message(explorer)
+    assert "<b>a" not in message(explorer)
+    assert explorer.trial is before
+
+
+def test_one_row_goes_everywhere(explorer: Any) -> None:
+    explorer.knobs["rows"].value = "last"
+    explorer.knobs["position"].value = "generated"
+    assert explorer.vector.position == "generated"
+    assert "no dose on the prompt" in message(explorer)
+
+
+def test_what_never_worked_has_no_trial(neo: Bridge) -> None:
+    explorer = al.explore(neo, prompt="", layer=1, **OPTIONS)
+    with pytest.raises(al.ActAddError, match="no setting has worked yet"):
+        _ = explorer.vector
+
+
+def test_it_shows_itself_as_a_widget(explorer: Any) -> None:
+    assert "application/vnd.jupyter.widget-view+json" in explorer._repr_mimebundle_()
+
+
+def test_the_model_is_left_as_it_was(neo: Bridge, explorer: Any) -> None:
+    clean = neo(PROMPT)
+    explorer.knobs["coefficient"].value = 15.0
+    assert torch.equal(neo(PROMPT), clean)
+
+
+def test_bad_arguments(neo: Bridge) -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        al.explore(neo, layer=1, temprature=1.0)
+    with pytest.raises(al.LayerError, match="99"):
+        al.explore(neo, layer=99)
+
+
+def test_without_ipywidgets_the_extra_is_named(
+    neo: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(al.MissingExtraError, match=r"actadd-lens\[notebook\]"):
+        al.explore(neo, layer=1)
