@@ -9,13 +9,16 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproductions test lint format bench bench-peer notebooks docs clean distclean
+.PHONY: help demo lab reproductions test lint format bench bench-peer notebooks docs screenshots clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## steer the bundled model: completions, success rates, plots (OUT=out/demo)
 	@$(BIN)/actadd-lens demo --out $(OUT)
+
+lab: $(VENV)/.installed-lab ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
 
 reproductions: $(VENV)/.installed ## run the paper's experiments on the bundled model and keep their report in docs
 	@$(BIN)/actadd-lens reproduce --all --out out/reproductions
@@ -42,15 +45,20 @@ bench: $(VENV)/.installed ## speed and memory, as ratios within one run
 bench-peer: $(VENV)/.installed $(PEER)/.installed ## the same sweeps by the package steering-vectors, in .venv-peer
 	$(BIN)/python -m benchmarks --peer $(PEER)/bin/python
 
-notebooks: $(VENV)/.installed-dev ## run the notebooks and keep their output
-	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+notebooks: $(VENV)/.installed-dev ## make the notebooks of their scripts, run them, and keep their output
+	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-docs: $(VENV)/.installed-docs ## build the documents into build/docs
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+docs: $(VENV)/.installed-docs ## build the documents into build/docs, and check the links inside
+	$(BIN)/python -m sphinx -q -W --keep-going -j 2 -b html docs build/docs
+	$(BIN)/linkchecker --quiet --no-status --no-warnings build/docs/index.html
 	@echo "build/docs/index.html"
 
+screenshots: docs $(VENV)/.installed-screenshots ## take the pictures of pages and of the explorer in docs/images
+	$(BIN)/python docs/screenshots.py
+
 clean: ## remove what the targets wrote, but not .venv and .venv-peer
-	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist out docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find actadd_lens tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv and .venv-peer too
@@ -61,6 +69,8 @@ $(BIN)/python:
 	@echo "setting up $(VENV) with $(PYTHON)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(VENV)/etc/ipython  # a kernel on this machine may speak without encryption
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > $(VENV)/etc/ipython/ipython_kernel_config.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing actadd-lens (a few minutes the first time)"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actadd_lens.errors import ActAddError as ActAddError
     from actadd_lens.errors import DataError as DataError
     from actadd_lens.errors import ExperimentError as ExperimentError
+    from actadd_lens.errors import FigureError as FigureError
     from actadd_lens.errors import LayerError as LayerError
     from actadd_lens.errors import MetricError as MetricError
     from actadd_lens.errors import MissingExtraError as MissingExtraError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from actadd_lens.explorer import explore as explore
     from actadd_lens.extraction import extract as extract
     from actadd_lens.extraction import mean_difference as mean_difference
+    from actadd_lens.extraction import mean_differences as mean_differences
     from actadd_lens.generation import Completion as Completion
     from actadd_lens.generation import Completions as Completions
     from actadd_lens.generation import generate as generate
@@ -89,6 +91,7 @@ _ROOM_OF = {
     "SteeringVector": "vectors",
     "extract": "extraction",
     "mean_difference": "extraction",
+    "mean_differences": "extraction",
     "steer": "steering",
     "fwd_hooks": "steering",
     "placement": "landing",
@@ -132,6 +135,7 @@ _ROOM_OF = {
     "ActAddError": "errors",
     "DataError": "errors",
     "ExperimentError": "errors",
+    "FigureError": "errors",
     "LayerError": "errors",
     "MetricError": "errors",
     "MissingExtraError": "errors",

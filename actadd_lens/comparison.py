@@ -59,7 +59,9 @@ class Comparison:
         from rich.console import Console
 
         buffer = StringIO()
-        Console(file=buffer, width=shutil.get_terminal_size().columns).print(self)
+        width = shutil.get_terminal_size().columns
+        # Rich would show the table in a notebook by itself, beside what is returned.
+        Console(file=buffer, width=width, force_jupyter=False).print(self)
         return buffer.getvalue().rstrip("\n")
 
     __repr__ = __str__
@@ -91,6 +93,10 @@ def compare(
         steering: A vector, or several that add up.
         samples: Completions of each prompt and run.
         **sampling: Further keywords of ``generate``, e.g. ``temperature``, ``seed``.
+
+    Returns:
+        A ``Comparison``: its i-th clean and its i-th steered completion share prompt, sample index
+        and random numbers.
 
     Raises:
         TypeError: A keyword that ``generate`` does not have.

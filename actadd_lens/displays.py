@@ -11,7 +11,9 @@ from typing import Any
 
 ACCENT = "0, 114, 178"
 """Red, green and blue of the tint behind steered text and bars: the first colour of figures."""
-_CELL = "text-align: left; vertical-align: top; white-space: pre-wrap"
+_CELL = (
+    "text-align: left; vertical-align: top; white-space: pre-wrap; padding: 0.1em 0.8em 0.1em 0.2em"
+)
 _MUTED = "opacity: 0.7"
 
 

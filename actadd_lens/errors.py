@@ -57,6 +57,10 @@ class StatisticsError(ActAddError, ValueError):
     """Figures that have no such statistic: none, of unequal number, or not finite."""
 
 
+class FigureError(ActAddError, ValueError):
+    """A table that cannot be drawn as asked: columns missing, cells twice, nothing to show."""
+
+
 class SweepError(ActAddError, ValueError):
     """A sweep or ablation that cannot be run or read as asked: nothing to try, a cell twice, no
     such metric."""

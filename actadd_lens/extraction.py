@@ -85,7 +85,24 @@ def mean_differences(
     layers: Sequence[int],
     token: int = -1,
 ) -> dict[int, SteeringVector]:
-    """As ``mean_difference``, at several layers from the same passes."""
+    """As ``mean_difference``, at several layers from the same passes.
+
+    Args:
+        model: Any TransformerBridge.
+        pairs: Contrast pairs or 2-tuples of strings.
+        layers: Layers to read at.
+        token: Which token, BOS being 0, negative from the end.
+
+    Returns:
+        A vector of one row for each layer, at position "all".
+
+    Raises:
+        LayerError, PromptError, PositionError: As of ``mean_difference``.
+
+    >>> vectors = mean_differences(load_model("testbed"), [("Good", "Bad")], layers=[1, 2])
+    >>> [vector.layer for vector in vectors.values()]
+    [1, 2]
+    """
     forward.check_layers(model, layers)
     texts = [as_pair(pair) for pair in pairs]
     if not texts:

@@ -28,6 +28,8 @@ def write_atomically(path: str | PathLike[str], content: bytes) -> None:
         OutputError: The directory is missing or not writable.
     """
     target = Path(path)
+    if not target.name:
+        raise OutputError(f"cannot write {str(path)!r}: name a file, this is a directory")
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
     try:
         try:
@@ -54,7 +56,7 @@ def prepare_directory(path: Path) -> Path:
             pass
     except OSError as error:
         raise OutputError(
-            f"cannot write to {path}: {error.strerror}; choose another --out"
+            f"cannot write to {path}: {error.strerror}; choose another directory (--out)"
         ) from error
     return path
 

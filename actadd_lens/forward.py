@@ -85,10 +85,13 @@ def layer_of(name: str) -> int:
 def check_layers(model: Bridge, layers: Sequence[int]) -> None:
     """Raise ``LayerError`` unless every layer is one of the model's."""
     for layer in layers:
+        if isinstance(layer, bool) or not hasattr(layer, "__index__"):
+            raise LayerError(f"layer {layer!r} is no integer: give one, 0 is the first")
         if not 0 <= layer < n_layers(model):
+            counted = "; negative ones do not count from the end" if layer < 0 else ""
             raise LayerError(
                 f"layer {layer} is out of range: {model.cfg.model_name} has {n_layers(model)} "
-                f"layers, 0 to {n_layers(model) - 1}"
+                f"layers, 0 to {n_layers(model) - 1}{counted}"
             )
 
 

@@ -58,6 +58,7 @@ class Completions(Sequence[Completion]):
     """Completions of some prompts, by prompt and sample."""
 
     items: tuple[Completion, ...]
+    """The completions, all samples of a prompt together."""
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Model, versions, steering and sampling options, enough to run again: plain JSON."""
 

@@ -139,7 +139,7 @@ def _check_fit(
     prompt = int(outside[0])
     n_tokens = int(lengths[prompt])
     remedy = (
-        "lengthen the prompt, or keep fewer rows"
+        "lengthen the prompt, or cut the vector, e.g. SteeringVector(v.rows[:k], v.hook_point)"
         if n_rows > n_tokens
         else "start elsewhere, e.g. at 'front' or 'back'"
     )

@@ -66,7 +66,7 @@ class Sampling:
         require_count("max_new_tokens", self.max_new_tokens)
         require_count("samples", self.samples, below=_INDICES)
         if self.top_k is not None:
-            require_count("top_k", self.top_k)
+            require_count("top_k", self.top_k, neutral="None keeps all")
         if not (_is_real(self.temperature) and self.temperature >= 0):
             raise _error("temperature", self.temperature, "a finite number >= 0 (0 is greedy)")
         if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
@@ -85,14 +85,17 @@ class Sampling:
         return self.temperature == 0
 
 
-def require_count(name: str, value: int, below: int | None = None) -> None:
+def require_count(
+    name: str, value: int, below: int | None = None, *, neutral: str | None = None
+) -> None:
     """Raise SamplingError unless ``value`` is an integer >= 1, and < ``below`` if that is given.
 
     >>> require_count("batch_size", 8)
     """
     if not (_is_integer(value) and value >= 1 and (below is None or value < below)):
         bound = "" if below is None else f" and < {below}"
-        raise _error(name, value, f"an integer >= 1{bound}")
+        remark = "" if neutral is None else f" ({neutral})"
+        raise _error(name, value, f"an integer >= 1{bound}{remark}")
 
 
 def random_stream(seed: int, prompt_index: int, sample_index: int) -> np.random.Generator:

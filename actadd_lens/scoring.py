@@ -29,7 +29,8 @@ def score(completions: Sequence[Completion], metrics: str | Sequence[object]) ->
         metric by its name.
 
     Raises:
-        MetricError: No metric, an unknown one, a logit metric, or two of one name.
+        MetricError: No metric, an unknown one, a logit metric, two of one name, or something that
+            is no completion.
 
     >>> completion = al.Completion("She talks about", " her wedding.", (), (), 0, 0)
     >>> score([completion], ["weddings", "repetition"])[["weddings", "repetition"]].values.tolist()
@@ -54,6 +55,12 @@ def score(completions: Sequence[Completion], metrics: str | Sequence[object]) ->
             raise MetricError(
                 f"{names.count(metric.name)} metrics are called {metric.name!r}: "
                 "give them names of their own"
+            )
+    for index, completion in enumerate(completions):
+        if not isinstance(completion, Completion):
+            raise MetricError(
+                f"completion {index} is a {type(completion).__name__}: give what generate returns; "
+                "for a text of your own al.Completion('', text, (), (), 0, 0)"
             )
     frame = pd.DataFrame([[getattr(c, k) for k in _KEYS] for c in completions], columns=_KEYS)
     for metric in found:

@@ -53,9 +53,9 @@ def _record(place: Path, number: int, line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise TextFileError(f"{place}, line {number} is not JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        found = sorted(record) if isinstance(record, dict) else type(record).__name__
+        found = f"has {sorted(record)}" if isinstance(record, dict) else "is no object"
         raise TextFileError(
-            f'{place}, line {number} has no string "text" (it has {found}): '
+            f'{place}, line {number} has no string "text" (it {found}): '
             'write {"text": "..."} a line'
         )
     if not isinstance(record.get("prompt", ""), str):

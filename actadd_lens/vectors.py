@@ -55,7 +55,9 @@ class SteeringVector:
     """Name of the TransformerLens hook point where the rows are added."""
 
     position: int | str = "front"
-    """Where row 0 lands: see ``positions``."""
+    """Where row 0 lands: "front" (position 0, that of BOS), an integer (a negative one counts from
+    the prompt's end), "middle", or "back" (the last row on the last token). For one row also
+    "prompt", "generated" or "all": on every token of these."""
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where the rows come from, and the steps since: plain JSON."""
@@ -103,7 +105,14 @@ class SteeringVector:
     def from_prompt(cls, model: Bridge, prompt: str, layer: int) -> "SteeringVector":
         """The rows of one prompt entering block ``layer``, with no contrast: h+ alone.
 
-        Row 0, that of BOS, is not zero then.
+        Row 0, that of BOS, is not zero then, and on many models larger than all others.
+
+        Raises:
+            LayerError: The model has no such layer.
+            PromptError: An empty prompt, or one beyond the context.
+
+        >>> len(SteeringVector.from_prompt(load_model("testbed"), "Love", layer=1).rows) >= 2
+        True
         """
         forward.check_layers(model, [layer])
         name = forward.hook_point(layer)
@@ -180,7 +189,10 @@ class SteeringVector:
         return norms
 
     def at(self, position: SupportsIndex | str) -> "SteeringVector":
-        """The same rows at another position: see ``positions``.
+        """The same rows at another position: see ``SteeringVector.position``.
+
+        Raises:
+            PositionError: An unknown position, or one for one row with several rows.
 
         >>> SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre").at("back").position
         'back'
@@ -189,7 +201,15 @@ class SteeringVector:
         return self._step({"at": plan.position}, position=plan.position)
 
     def to_hook_point(self, name: str) -> "SteeringVector":
-        """The same rows, added at another hook point."""
+        """The same rows, added at another hook point.
+
+        Raises:
+            LayerError: The name is that of no block.
+
+        >>> v = SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre")
+        >>> v.to_hook_point("blocks.2.hook_resid_pre").layer
+        2
+        """
         return self._step({"to_hook_point": name}, hook_point=name)
 
     def with_rows(self, kept: Iterable[SupportsIndex]) -> "SteeringVector":
@@ -197,8 +217,14 @@ class SteeringVector:
 
         Raises:
             VectorError: There is no such row.
+
+        >>> SteeringVector(torch.ones(3, 4), "blocks.1.hook_resid_pre").with_rows([1]).norms()
+        tensor([0., 2., 0.])
         """
-        rows_kept = [index(row) for row in kept]
+        try:
+            rows_kept = [index(row) for row in kept]
+        except TypeError as error:
+            raise VectorError(f"rows {kept!r} are no list: write e.g. [1, 2]") from error
         missing = [row for row in rows_kept if not -len(self.rows) <= row < len(self.rows)]
         if missing:
             raise VectorError(f"no rows {missing}: the vector has {len(self.rows)} rows")
@@ -236,6 +262,10 @@ class SteeringVector:
         """Rows of the same norms in directions drawn at random: the control for "just noise".
 
         Zero rows stay zero. The same seed gives the same rows; the global random state is not used.
+
+        >>> v = SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
+        >>> v.random_like(seed=0) == v, torch.allclose(v.random_like(seed=0).norms(), v.norms())
+        (False, True)
         """
         generator = torch.Generator().manual_seed(index(seed))
         noise = torch.randn(self.rows.shape, generator=generator, dtype=torch.float64)
@@ -248,6 +278,10 @@ class SteeringVector:
 
         Raises:
             VectorError: All rows are alike, so that no order differs.
+
+        >>> v = SteeringVector(torch.eye(3), "blocks.1.hook_resid_pre")
+        >>> v.shuffled(seed=0).rows.sum(dim=0)
+        tensor([1., 1., 1.])
         """
         if bool((self.rows == self.rows[0]).all()):
             raise VectorError(
@@ -261,7 +295,14 @@ class SteeringVector:
         return self._step({"shuffled": index(seed)}, rows=rows)
 
     def collapse(self, how: Literal["mean", "last"]) -> "SteeringVector":
-        """One row: the mean of all, or the last."""
+        """One row: the mean of all, or the last.
+
+        Raises:
+            VectorError: Neither "mean" nor "last".
+
+        >>> SteeringVector(torch.eye(2), "blocks.1.hook_resid_pre").collapse("mean").rows
+        tensor([[0.5000, 0.5000]])
+        """
         if how not in ("mean", "last"):
             raise VectorError(f"unknown way to collapse {how!r}: choose 'mean' or 'last'")
         mean = reduce(self.rows, "pos d_model -> 1 d_model", "mean")
@@ -276,6 +317,13 @@ class SteeringVector:
         return self._step({"scale": factor}, rows=self.rows * factor)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: SupportsFloat) -> "SteeringVector":
+        if isinstance(divisor, str):
+            return NotImplemented
+        if not float(divisor):
+            raise VectorError("cannot divide a vector by 0: give another number")
+        return self * (1 / float(divisor))
 
     def __neg__(self) -> "SteeringVector":
         return self * -1.0

@@ -136,7 +136,7 @@ def test_a_directory_that_cannot_be_made_is_told_first(run, tmp_path, monkeypatc
     (tmp_path / "file").write_text("in the way")
     code, _, err = run("sweep", "--task", "topic", "--out", tmp_path / "file" / "out")
     assert code == 2
-    assert "choose another --out" in err
+    assert "choose another directory (--out)" in err
 
 
 @pytest.mark.usefixtures("warm")

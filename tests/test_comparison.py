@@ -71,3 +71,9 @@ def test_html_is_escaped() -> None:
 def test_an_unknown_keyword_raises(model: Bridge) -> None:
     with pytest.raises(TypeError, match="temprature"):
         al.compare(model, PROMPTS, vector(model), temprature=0.5)
+
+
+def test_a_notebook_gets_the_text_as_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    # There, rich displays what it is to print, and nothing would be left to return.
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "steered" in repr(shown("some text"))

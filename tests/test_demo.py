@@ -78,5 +78,5 @@ def test_a_row_can_be_made_again_from_the_vector_beside_it(ran, rows: pd.DataFra
 def test_a_directory_that_cannot_be_written_is_told_first(model, asked, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     quiet = Console(file=StringIO())
-    with pytest.raises(al.OutputError, match="choose another --out"):
+    with pytest.raises(al.OutputError, match="choose another directory"):
         demo.run_demo(model, asked, tmp_path / "file", console=quiet, progress=False)

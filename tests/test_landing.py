@@ -102,9 +102,9 @@ def test_the_figure_numbers_the_tokens(neo: Bridge) -> None:
 
 def test_the_figure_of_no_rows(neo: Bridge) -> None:
     frame = al.placement(neo, al.SteeringVector(rows(1), POINT), PROMPTS)
-    with pytest.raises(al.ActAddError, match="no rows"):
+    with pytest.raises(al.FigureError, match="no rows"):
         plots.placement(frame.head(0))
-    with pytest.raises(al.ActAddError, match="lacks the columns"):
+    with pytest.raises(al.FigureError, match="lacks the columns"):
         plots.placement(frame.drop(columns="row"))
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from actadd_lens import plots
-from actadd_lens.errors import ActAddError, OutputError
+from actadd_lens.errors import FigureError, OutputError
 
 SHARES = st.lists(st.floats(0.05, 0.95), min_size=1, max_size=6)
 
@@ -206,12 +206,12 @@ def test_a_figure_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, n
 
 
 def test_a_frame_without_its_columns_is_refused():
-    with pytest.raises(ActAddError, match=r"lacks the columns \['low'\]"):
+    with pytest.raises(FigureError, match=r"lacks the columns \['low'\]"):
         plots.layer_profile(cells([0.1]).drop(columns="low"))
 
 
 def test_a_frame_without_steered_cells_is_refused():
-    with pytest.raises(ActAddError, match="none of the frame's 1 rows is a steered cell"):
+    with pytest.raises(FigureError, match="none of the frame's 1 rows is a steered cell"):
         plots.layer_profile(clean(0.1))
 
 
@@ -227,20 +227,27 @@ def test_nullable_columns_are_read_like_plain_ones():
 
 def test_several_metrics_are_refused():
     frame = pd.concat([cells([0.1]).assign(metric=name) for name in ("kl", "success")])
-    with pytest.raises(ActAddError, match=r"metrics \['kl', 'success'\]: choose one"):
+    with pytest.raises(FigureError, match=r"metrics \['kl', 'success'\]: choose one"):
         plots.layer_profile(frame)
 
 
 def test_two_cells_of_one_place_are_refused():
-    with pytest.raises(ActAddError, match=r"several steered cells have .*'layer': 2"):
+    with pytest.raises(FigureError, match=r"several steered cells have .*'layer': 2"):
         plots.layer_profile(pd.concat([cells([0.1]), cells([0.2])]))
 
 
 def test_a_steered_cell_without_a_layer_is_refused():
-    with pytest.raises(ActAddError, match="'layer' is empty in a steered cell"):
+    with pytest.raises(FigureError, match="'layer' is empty in a steered cell"):
         plots.layer_profile(cells([0.1]).assign(layer=None))
 
 
 def test_a_column_of_words_is_refused():
-    with pytest.raises(ActAddError, match="'mean' does not hold numbers"):
+    with pytest.raises(FigureError, match="'mean' does not hold numbers"):
         plots.layer_profile(cells([0.1]).assign(mean="much"))
+
+
+def test_a_notebook_shows_a_figure_by_itself():
+    figure = plots.coefficient_curve(cells([0.1, 0.7]))
+    png, size = figure._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    assert size["width"] == round(100 * figure.get_figwidth())

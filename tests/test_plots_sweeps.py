@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from actadd_lens import plots
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 
 COEFFICIENTS = (1.0, 4.0, 16.0)
 CLEAN = {"control": "unsteered", "mean": 0.05, "low": 0.01, "high": 0.1}
@@ -128,9 +128,9 @@ def test_panels_have_chosen_cells_of_their_own(chosen, framed):
 
 
 def test_a_chosen_cell_that_is_not_there_is_refused():
-    with pytest.raises(ActAddError, match=r"layer and coefficient \(9, 4.0\) are no steered cell"):
+    with pytest.raises(FigureError, match=r"layer and coefficient \(9, 4.0\) are no steered cell"):
         plots.heat_map(sweep(), chosen=(9, 4.0))
-    with pytest.raises(ActAddError, match=r"chosen names \['b'\], the panels are \[\('a', 'front'"):
+    with pytest.raises(FigureError, match=r"chosen names \['b'\], the panels are \[\('a', 'front'"):
         plots.heat_map(sweep(), chosen={"b": (2, 4.0)})
 
 
@@ -175,7 +175,7 @@ def test_the_rows_of_a_map_can_be_another_column():
     frame = sweep().rename(columns={"coefficient": "recorded"})
     axes, _ = plots.heat_map(frame, y="recorded").axes
     assert axes.get_ylabel() == "recording layer"
-    with pytest.raises(ActAddError, match=r"lacks the columns \['coefficient'\]"):
+    with pytest.raises(FigureError, match=r"lacks the columns \['coefficient'\]"):
         plots.heat_map(frame)
 
 
@@ -259,15 +259,15 @@ def test_long_and_many_categories_are_slanted_and_thinned():
 
 
 def test_bad_ablations_are_refused():
-    with pytest.raises(ActAddError, match=r"lacks the columns \['part', 'kind'\]"):
+    with pytest.raises(FigureError, match=r"lacks the columns \['part', 'kind'\]"):
         plots.bars(ablation(), x="part", group="kind")
-    with pytest.raises(ActAddError, match=r"\['row'\] are empty in a cell other than the clean"):
+    with pytest.raises(FigureError, match=r"\['row'\] are empty in a cell other than the clean"):
         plots.bars(
             pd.concat([ablation(), rows("alone", "random", [0.1]).assign(row=None)]),
             x="row",
             group="use",
         )
-    with pytest.raises(ActAddError, match="several steered cells have"):
+    with pytest.raises(FigureError, match="several steered cells have"):
         plots.bars(ablation(), x="row")
 
 
@@ -359,7 +359,7 @@ def test_a_front_without_intervals_or_of_one_cell_is_drawn():
 
 
 def test_a_front_that_is_none_is_refused():
-    with pytest.raises(ActAddError, match=r"on_front marks .*'coefficient': 2\.0.*cost more"):
+    with pytest.raises(FigureError, match=r"on_front marks .*'coefficient': 2\.0.*cost more"):
         plots.pareto(trade([(0.1, 0.9), (0.3, 0.6)], [True, True]))
-    with pytest.raises(ActAddError, match=r"lacks the columns \['on_front', 'cost_low'\]"):
+    with pytest.raises(FigureError, match=r"lacks the columns \['on_front', 'cost_low'\]"):
         plots.pareto(trade([(0.1, 0.9)], [True]).drop(columns=["on_front", "cost_low"]))

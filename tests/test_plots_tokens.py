@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 import actadd_lens as al
 from actadd_lens import plots
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 
 NAN = math.nan
 
@@ -74,11 +74,11 @@ def test_one_layer_of_one_norm_is_drawn(scale):
 
 
 def test_bad_norms_are_refused():
-    with pytest.raises(ActAddError, match=r"lacks the columns \['position'\].*residual_norms"):
+    with pytest.raises(FigureError, match=r"lacks the columns \['position'\].*residual_norms"):
         plots.norm_profile(norms().drop(columns="position"))
-    with pytest.raises(ActAddError, match="none of the frame's 12 norms is positive"):
+    with pytest.raises(FigureError, match="none of the frame's 12 norms is positive"):
         plots.norm_profile(norms().assign(norm=0.0))
-    with pytest.raises(ActAddError, match=r"vectors\[2\] is 'big': give a SteeringVector"):
+    with pytest.raises(FigureError, match=r"vectors\[2\] is 'big': give a SteeringVector"):
         plots.norm_profile(norms(), vectors={2: "big"})
 
 
@@ -132,13 +132,13 @@ def test_nothing_shifted_is_drawn():
 
 
 def test_bad_shifts_are_refused():
-    with pytest.raises(ActAddError, match=r"lacks the columns \['p_clean'\].*next_token_shift"):
+    with pytest.raises(FigureError, match=r"lacks the columns \['p_clean'\].*next_token_shift"):
         plots.token_shift(shift().drop(columns="p_clean"))
-    with pytest.raises(ActAddError, match="top is 0"):
+    with pytest.raises(FigureError, match="top is 0"):
         plots.token_shift(shift(), top=0)
-    with pytest.raises(ActAddError, match="not finite"):
+    with pytest.raises(FigureError, match="not finite"):
         plots.token_shift(shift().assign(kl_contribution=math.inf))
-    with pytest.raises(ActAddError, match="not finite in every row, or there is none"):
+    with pytest.raises(FigureError, match="not finite in every row, or there is none"):
         plots.token_shift(shift().iloc[:0])
 
 
@@ -202,9 +202,9 @@ def test_a_change_of_nothing_and_a_token_of_nothing_are_drawn():
 
 
 def test_bad_passages_are_refused():
-    with pytest.raises(ActAddError, match="2 tokens and 1 changes"):
+    with pytest.raises(FigureError, match="2 tokens and 1 changes"):
         plots.coloured_text(["A", "b"], [0.1])
-    with pytest.raises(ActAddError, match="0 tokens"):
+    with pytest.raises(FigureError, match="0 tokens"):
         plots.coloured_text([], [])
-    with pytest.raises(ActAddError, match="limit is -1"):
+    with pytest.raises(FigureError, match="limit is -1"):
         plots.coloured_text(["A"], [0.1], limit=-1)

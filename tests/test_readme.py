@@ -1,7 +1,8 @@
-"""Every snippet of the README and of the documents is run.
+"""Every snippet of the README, of CONTRIBUTING and of the documents is run.
 
 Python runs as it stands; where it names a model of the hub, `load_model` hands out a small random
-model with enough layers. Shell commands run through the command line's own entry point.
+model with enough layers. The blocks of a page of the documents follow on each other. Shell commands
+run through the command line's own entry point. The pages of errors have a test of their own.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ from actadd_lens import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [
+    path
+    for pattern in ("*.md", "howto/*.md", "reference/*.md")
+    for path in sorted((ROOT / "docs").glob(pattern))
+]
+CODE = re.compile(r"^```(?:python|\{code-cell\} ipython3)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+OPTIONS = re.compile(r"^:[\w-]+:.*\n", re.MULTILINE)
 
 
-def snippets(language: str, documents: list[str]) -> list[str]:
-    found = (re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL) for text in documents)
-    return [snippet for several in found for snippet in several]
+def blocks(text: str) -> list[str]:
+    return [OPTIONS.sub("", code) for code in CODE.findall(text)]
 
 
 def commands(program: str) -> list[list[str]]:
-    lines = [line for block in snippets("console", [README]) for line in block.splitlines()]
+    found = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in found for line in block.splitlines()]
     words = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
     return [rest for name, *rest in words if name == program]
+
+
+WITH_CODE = [page for page in PAGES if blocks(page.read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +64,40 @@ def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("code", snippets("python", DOCUMENTS))
-def test_python(code: str, deep_model, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def offline(deep_model, monkeypatch: pytest.MonkeyPatch):
+    """Nothing is asked of the hub."""
     load_model = al.load_model
 
-    def offline(name: str = "testbed", **options):
-        return load_model() if name == "testbed" else deep_model
+    def load(name: str = "testbed", **options):
+        local = name == "testbed" or Path(name).is_dir()
+        return load_model(name, **options) if local else deep_model
 
-    monkeypatch.setattr(al, "load_model", offline)
+    monkeypatch.setattr(al, "load_model", load)
+
+
+@pytest.mark.parametrize("code", blocks(README))
+def test_a_snippet_of_the_readme_stands_by_itself(code: str, offline):
     exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "page", WITH_CODE, ids=lambda path: path.relative_to(ROOT / "docs").as_posix()
+)
+def test_a_page_runs_from_top_to_bottom(page: Path, offline):
+    known: dict[str, object] = {"__name__": "page"}
+    for code in blocks(page.read_text()):
+        exec(compile(code, page.name, "exec"), known)
+
+
+def test_no_python_stands_in_a_fence_that_is_not_run():
+    fences = {
+        (page.name, language)
+        for page in PAGES
+        for language in re.findall(r"^```(.*(?:py|code).*)$", page.read_text(), re.MULTILINE)
+    }
+    run = {(page.name, name) for page in PAGES for name in ("python", "{code-cell} ipython3")}
+    assert fences - run == {("migration.md", "py")}  # snippets for other libraries
 
 
 def test_console(capsys: pytest.CaptureFixture[str]):

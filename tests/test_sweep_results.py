@@ -184,7 +184,10 @@ def test_the_front_is_what_no_cell_beats(figures):
     ("call", "message"),
     [
         (lambda r: r.best("godo"), "no metric 'godo': there are good, bad, dose, kl"),
-        (lambda r: r.best("good", subject_to=["bad < -1"]), "none of 1 cells has a good and bad"),
+        (
+            lambda r: r.best("good", subject_to=["bad < -1"]),
+            "none of 1 cells has a mean good and keeps to bad < -1",
+        ),
         (lambda r: r.best("good", subject_to=["bad"]), "cannot read the limit 'bad'"),
         (lambda r: r.best("good", subject_to=["bad < x"]), "cannot read the limit 'bad < x'"),
         (lambda r: r.best("good", subject_to=["bda < 1"]), "no metric 'bda'"),

@@ -345,7 +345,7 @@ def test_cuts_are_sweeps(neo):
         ({"controls": ["none"]}, al.SweepError, "always there"),
         ({"controls": ["negated"] * 2}, al.SweepError, "'negated' given more than once"),
         ({"controls": ["mean_difference"]}, al.SweepError, "over several pairs, the sweep has 1"),
-        ({"metrics": ["weddings"]}, al.SweepError, "samples=0 generates none; give samples=1"),
+        ({"metrics": ["weddings"]}, al.SweepError, "which generates none: give samples=1"),
         ({"samples": 2}, al.SweepError, "read no completions: give samples=0"),
         ({"samples": -1}, al.SamplingError, "samples is -1"),
         ({"metrics": ["kl", "kl"]}, al.MetricError, "2 metrics are called 'kl'"),

@@ -228,3 +228,19 @@ def test_numpy_integers_are_integers():
     assert vector.at(np.int64(2)) == vector.at(2)
     assert vector.with_rows(np.arange(1)) == vector.with_rows([0])
     assert vector.random_like(np.int64(2)) == vector.random_like(2)
+
+
+@given(divisor=st.floats(0.1, 100) | st.integers(-5, -1))
+def test_division_is_multiplication_by_the_inverse(divisor):
+    v = al.SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
+    assert v / divisor == (1 / divisor) * v
+
+
+def test_a_vector_is_divided_by_numbers_only():
+    v = al.SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
+    with pytest.raises(al.VectorError, match="cannot divide a vector by 0"):
+        v / 0
+    with pytest.raises(TypeError):
+        v / "2"
+    with pytest.raises(TypeError):
+        2 / v

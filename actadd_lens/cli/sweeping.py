@@ -124,10 +124,10 @@ def ablate(
     """Take a steering vector apart: by positions, dimensions or layers; or see its reach.
 
     \b
-    positions   each row alone, each left out, all of them moved along the prompt
-    dimensions  the first, the largest and random dimensions
-    layers      recorded at one layer, injected at another
-    reach       KL(steered || clean) of each generated token
+    positions:   each row alone, each left out, all of them moved along the prompt
+    dimensions:  the first, the largest and random dimensions
+    layers:      recorded at one layer, injected at another
+    reach:       KL(steered || clean) of each generated token
     """
     question = Question.among(options, needs_metric=kind != "reach")
     if layer is None and question.task is None and kind != "layers":

@@ -112,7 +112,7 @@ def _begin(directory: Path, made: dict[str, Any]) -> None:
     if others:
         raise OutputError(
             f"{directory} holds results of other settings ({'; '.join(others)}): choose another "
-            "--out, or remove it"
+            "directory (--out), or remove it"
         )
 
 

@@ -334,8 +334,10 @@ def _token_id(model: Bridge, token: Token) -> int:
     ids = model.tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         pieces = model.tokenizer.convert_ids_to_tokens(ids)
+        spaced = model.tokenizer(f" {token}", add_special_tokens=False)["input_ids"]
+        within = f"{' ' + token!r} is one; " if len(spaced) == 1 else ""
         raise MetricError(
             f"{token!r} is {len(ids)} tokens {pieces} of {model.cfg.model_name}, not one: "
-            "choose another string, or give token ids"
+            f"{within}choose another string, or give token ids"
         )
     return int(ids[0])

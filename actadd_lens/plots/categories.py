@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.cells import MEAN, SPLITS, Panel, cells, panels, percent
 from actadd_lens.plots.marks import clean_level, interval, label_y, legend
 from actadd_lens.plots.style import (
@@ -57,7 +57,7 @@ def bars(
         note: a line above the legend, for what the intervals are and how large n is.
 
     Raises:
-        ActAddError: a column is missing, no cell is steered, `x` or `group` is empty in a cell
+        FigureError: a column is missing, no cell is steered, `x` or `group` is empty in a cell
             other than the clean run's, or several steered cells have the same place.
 
     >>> import pandas as pd
@@ -72,7 +72,7 @@ def bars(
     placed = frame[frame["control"] != "unsteered"]
     empty = [name for name in names if placed[name].isna().any()]
     if empty:
-        raise ActAddError(f"{empty} are empty in a cell other than the clean run's: fill them in")
+        raise FigureError(f"{empty} are empty in a cell other than the clean run's: fill them in")
     categories = list(placed[x].unique())
     texts = [plain(category) for category in categories]
     groups = [None] if group is None else list(placed[group].unique())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.style import plain
 
 MEAN = ("mean", "low", "high")
@@ -60,7 +60,7 @@ def table(
     wanted = [*others, *numbers]
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
-        raise ActAddError(
+        raise FigureError(
             f"the frame lacks the columns {missing} (it has {list(frame.columns)}): "
             f"give {give} with {wanted}"
         )
@@ -69,7 +69,7 @@ def table(
         try:
             column = frame[name].astype("Float64").astype(float)
         except (TypeError, ValueError) as error:
-            raise ActAddError(
+            raise FigureError(
                 f"the column {name!r} does not hold numbers ({error}): give {give}"
             ) from error
         read[name] = column.where(np.isfinite(column))
@@ -88,24 +88,24 @@ def cells(
     frame = frame.assign(control=frame["control"].astype(str))
     steered = frame[frame["control"] == "none"]
     if steered.empty:
-        raise ActAddError(
+        raise FigureError(
             f"none of the frame's {len(frame)} rows is a steered cell: "
             'give some with control "none"'
         )
     metrics = list(frame["metric"].dropna().unique()) if "metric" in frame.columns else []
     if len(metrics) > 1:
-        raise ActAddError(
+        raise FigureError(
             f"the frame holds the metrics {metrics}: choose one, "
             f'e.g. frame[frame["metric"] == {metrics[0]!r}]'
         )
     for name in key:
         if steered[name].isna().any():
-            raise ActAddError(f"{name!r} is empty in a steered cell: fill it in or drop the row")
+            raise FigureError(f"{name!r} is empty in a steered cell: fill it in or drop the row")
     names = [name for name in dict.fromkeys((*SPLITS, *key)) if name in frame.columns]
     twice = steered[steered.duplicated(names)] if key else steered[:0]
     if len(twice):
         clash = twice[names].iloc[0].to_dict()
-        raise ActAddError(f"several steered cells have {clash}: keep one row for each")
+        raise FigureError(f"several steered cells have {clash}: keep one row for each")
     return frame
 
 

@@ -44,7 +44,7 @@ def layer_profile(
         note: a line above the legend, for what the bands are and how large n is.
 
     Raises:
-        ActAddError: a column is missing, no cell is steered, there are several metrics, or two
+        FigureError: a column is missing, no cell is steered, there are several metrics, or two
             steered cells have the same place.
 
     >>> import pandas as pd

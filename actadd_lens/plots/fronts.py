@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.cells import GRID, Panel, cells, panels, percent
 from actadd_lens.plots.labels import place
 from actadd_lens.plots.marks import interval, legend
@@ -53,7 +53,7 @@ def pareto(
         note: a line above the legend, for what the intervals are and how large n is.
 
     Raises:
-        ActAddError: a column is missing, no cell is steered, two steered cells have the same
+        FigureError: a column is missing, no cell is steered, two steered cells have the same
             place, or a cell marked as on the front is beaten by another.
 
     >>> import pandas as pd
@@ -93,7 +93,7 @@ def _front(panel: Panel) -> pd.DataFrame:
     beaten = front[front["success"] < front["success"].cummax()]
     if len(beaten):
         places = beaten[[*GRID]].to_dict("records")
-        raise ActAddError(
+        raise FigureError(
             f"on_front marks {places}, which cost more and reach less than another cell on it: "
             "mark the cells that no other beats"
         )

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.cells import Panel, panels, sweep
 from actadd_lens.plots.marks import legend
 from actadd_lens.plots.style import (
@@ -74,7 +74,7 @@ def heat_map(
         note: a line under the panels.
 
     Raises:
-        ActAddError: as in `layer_profile`, or a chosen cell is not there.
+        FigureError: as in `layer_profile`, or a chosen cell is not there.
 
     >>> import pandas as pd
     >>> cell = {"control": "none", "low": 0.1, "high": 0.9}
@@ -123,7 +123,7 @@ def _framed(
     known = [name for panel in shown for name in (panel.key, *panel.key)]
     strays = [name for name in chosen if name not in known]
     if strays:
-        raise ActAddError(
+        raise FigureError(
             f"chosen names {strays}, the panels are {[panel.key for panel in shown]}: "
             "name a pair, a position or both"
         )
@@ -132,7 +132,7 @@ def _framed(
         place = next((chosen[n] for n in (panel.key, *panel.key) if n in chosen), None)
         there = panel.steered[[*grid]].itertuples(index=False, name=None)
         if place is not None and tuple(place) not in {*there}:
-            raise ActAddError(
+            raise FigureError(
                 f"the chosen {' and '.join(grid)} {tuple(place)} are no steered cell of the panel "
                 f"{panel.key}: choose one that was run, or name a cell for each panel"
             )

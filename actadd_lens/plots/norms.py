@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.cells import table
 from actadd_lens.plots.marks import band, legend, log_ticks
 from actadd_lens.plots.style import COLOURS, drawing, panel_axes
@@ -38,7 +38,7 @@ def norm_profile(
             zero, as the row of BOS is. The coefficient counts if the vector has it.
 
     Raises:
-        ActAddError: a column is missing, no norm is positive, or a vector is neither.
+        FigureError: a column is missing, no norm is positive, or a vector is neither.
 
     >>> norms = al.residual_norms(load_model("testbed"), ["The sun", "Rain"])
     >>> [axes] = norm_profile(norms, vectors={1: 20.0}).axes
@@ -57,7 +57,7 @@ def norm_profile(
     lines = [(rows[rows["norm"] > 0], label, look) for rows, label, look in lines]
     drawn = pd.concat([rows["norm"] for rows, _, _ in lines])
     if drawn.empty:
-        raise ActAddError(f"none of the frame's {len(frame)} norms is positive: give {give}")
+        raise FigureError(f"none of the frame's {len(frame)} norms is positive: give {give}")
     with drawing() as figure:
         [ax], _ = panel_axes(figure, 1, (4.2, 3.1))
         for rows, label, look in lines:
@@ -78,7 +78,7 @@ def _rows(vectors: Mapping[int, SteeringVector | float]) -> pd.DataFrame:
         try:
             norms = given.norms().tolist() if hasattr(given, "norms") else [float(given)]
         except (TypeError, ValueError) as error:
-            raise ActAddError(
+            raise FigureError(
                 f"vectors[{layer}] is {given!r}: give a SteeringVector or its norm"
             ) from error
         rows.extend((layer, norm) for norm in norms)

@@ -12,7 +12,7 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.style import DIVERGING, drawing, ink, legible, wrapped
 
 COLUMNS = 84  # letters in a line
@@ -48,7 +48,7 @@ def coloured_text(
         limit: change at which the colours end; by default the largest that there is.
 
     Raises:
-        ActAddError: no token, as many changes as tokens are not given, or a limit of 0 or less.
+        FigureError: no token, as many changes as tokens are not given, or a limit of 0 or less.
 
     >>> model, text = load_model("testbed"), "Anna loved the concert."
     >>> vector = SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
@@ -60,13 +60,13 @@ def coloured_text(
     """
     values = np.asarray(change, dtype=float)
     if not len(tokens) or len(tokens) != len(values):
-        raise ActAddError(
+        raise FigureError(
             f"{len(tokens)} tokens and {len(values)} changes: give a change for each token, nan "
             "for one that was not judged"
         )
     largest = float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
     if limit is not None and not limit > 0:
-        raise ActAddError(f"limit is {limit}: give a positive number of nats, or None")
+        raise FigureError(f"limit is {limit}: give a positive number of nats, or None")
     end = limit or largest or 1.0
     with drawing() as figure:
         laid = pieces(tokens)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.cells import table
 from actadd_lens.plots.passages import FONT, LEAST_COLUMNS, LETTER_INCHES, Piece, n_lines, pieces
 from actadd_lens.plots.style import COLOURS, drawing, ink
@@ -32,7 +32,7 @@ def placement(frame: pd.DataFrame) -> Figure:
         frame: what `actadd_lens.placement` returns.
 
     Raises:
-        ActAddError: a column is missing, or there are no rows.
+        FigureError: a column is missing, or there are no rows.
 
     >>> model = load_model("testbed")
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
@@ -43,7 +43,7 @@ def placement(frame: pd.DataFrame) -> Figure:
     give = "what actadd_lens.placement returns"
     frame = table(frame, ["prompt_index", "vector", "row", "norm"], ["token"], give=give)
     if frame.empty:
-        raise ActAddError(f"the frame has no rows: give {give}")
+        raise FigureError(f"the frame has no rows: give {give}")
     several = frame["vector"].nunique() > 1
     with drawing() as figure:
         strips: list[tuple[Any, pd.DataFrame]] = [

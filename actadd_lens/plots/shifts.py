@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import FigureError
 from actadd_lens.plots.cells import table
 from actadd_lens.plots.marks import legend, log_ticks
 from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, drawing, plain
@@ -31,7 +31,7 @@ def token_shift(frame: pd.DataFrame, *, top: int = 10) -> Figure:
         top: how many tokens.
 
     Raises:
-        ActAddError: a column is missing, a number is not finite, or `top` is less than 1.
+        FigureError: a column is missing, a number is not finite, or `top` is less than 1.
 
     >>> model = load_model("testbed")
     >>> vector = SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
@@ -43,9 +43,9 @@ def token_shift(frame: pd.DataFrame, *, top: int = 10) -> Figure:
     give = "what actadd_lens.next_token_shift returns"
     frame = table(frame, numbers, ["token"], give=give)
     if top < 1:
-        raise ActAddError(f"top is {top}: show at least one token")
+        raise FigureError(f"top is {top}: show at least one token")
     if not np.isfinite(frame[numbers]).all(axis=None) or frame.empty:
-        raise ActAddError(f"{numbers} are not finite in every row, or there is none: give {give}")
+        raise FigureError(f"{numbers} are not finite in every row, or there is none: give {give}")
     shown = frame.nlargest(top, "kl_contribution")
     total, part = frame["kl_contribution"].sum(), shown["kl_contribution"].sum()
     with drawing() as figure:

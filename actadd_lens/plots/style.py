@@ -31,13 +31,26 @@ PAGE_INCHES = 6.8
 PANEL_INCHES = (3.3, 2.9)
 FONT = "DejaVu Sans"  # comes with matplotlib, so that text is as wide everywhere
 LETTER_EM = 0.55  # mean width of its letters
+SHOWN_DPI = 100
+SHOWN_SCALE = 2  # dots of a screen for each of those, so that letters stay sharp
+
+
+class Shown(Figure):
+    """A figure that notebooks show by themselves, whether or not pyplot was imported before."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        drawn = BytesIO()
+        with mpl.rc_context(fname=STYLE):
+            self.savefig(drawn, format="png", dpi=SHOWN_SCALE * SHOWN_DPI)
+        width, height = (round(inches * SHOWN_DPI) for inches in self.get_size_inches())
+        return drawn.getvalue(), {"width": int(width), "height": int(height)}
 
 
 @contextmanager
 def drawing() -> Iterator[Figure]:
     """A figure to draw in, in the package's style; the global state is left as it was."""
     with mpl.rc_context(fname=STYLE):
-        yield Figure(layout="constrained")
+        yield Shown(layout="constrained")
 
 
 def panel_axes(

@@ -135,7 +135,12 @@ def cluster_mean(
 
 def numbers(name: str, values: Iterable[SupportsFloat]) -> Array:
     """The values as an array; `name` is what a complaint calls them."""
-    array = np.asarray(listed(values), dtype=float)
+    try:
+        array = np.asarray(listed(values), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(
+            f"{name} are not all numbers ({error}): give one per sample"
+        ) from error
     if array.ndim != 1:
         raise StatisticsError(f"{name} of shape {array.shape}: give one number per sample")
     if np.isinf(array).any():

@@ -205,8 +205,8 @@ def resolve(model: Bridge, metrics: object, samples: int) -> list[Named]:
     of_text = [metric.name for metric in named if metric.of_text]
     if of_text and not samples:
         raise SweepError(
-            f"{', '.join(of_text)}: read off completions, and samples=0 generates none; "
-            "give samples=1 or more"
+            f"metrics that read completions ({', '.join(of_text)}) and samples=0, which generates "
+            "none: give samples=1 or more"
         )
     if samples and not of_text:
         raise SweepError(

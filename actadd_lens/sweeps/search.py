@@ -112,8 +112,10 @@ class SweepResult(Result):
             allowed &= self._meets(limit).reindex(means.index)
         if not allowed.any():
             raise SweepError(
-                f"none of {len(means)} cells has a {' and '.join((metric, *limits))}: "
-                "relax a limit, or search other coefficients"
+                f"none of {len(means)} cells has a mean {metric} and keeps to "
+                f"{' and '.join(limits) or 'it'}: relax a limit, or search other coefficients"
+                if means.notna().any()
+                else f"{metric} is NaN in all of {len(means)} cells: see what it is undefined for"
             )
         ranked = means[allowed].round(12).rename("mean").reset_index()
         ranked["rank"] = ranked["mean"] if lowest else -ranked["mean"]
