@@ -47,7 +47,7 @@ bench-peer: $(VENV)/.installed $(PEER)/.installed ## the same sweeps by the pack
 
 notebooks: $(VENV)/.installed-dev ## make the notebooks of their scripts, run them, and keep their output
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
-	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 docs: $(VENV)/.installed-docs ## build the documents into build/docs, and check the links inside
 	$(BIN)/python -m sphinx -q -W --keep-going -j 2 -b html docs build/docs

@@ -99,4 +99,9 @@ def folded(title: str, *parts: Markup, unfolded: bool) -> Markup:
 def block(title: str, *parts: Markup) -> str:
     """What ``_repr_html_`` returns: a title and what belongs to it."""
     heading = f"<div><strong>{html(title)}</strong></div>"
-    return f'<div class="actadd-lens tex2jax_ignore mathjax_ignore">{heading}{"".join(parts)}</div>'
+    body = f"{heading}{''.join(parts)}"
+    # Widgets would set lines as far apart as knobs.
+    return (
+        '<div class="actadd-lens tex2jax_ignore mathjax_ignore" style="line-height: 1.4">'
+        f"{body}</div>"
+    )

@@ -485,3 +485,18 @@ def test_bad_input_is_named(call, message):
 def test_confidence_is_between_0_and_1(call, confidence):
     with pytest.raises(ValueError, match=f"confidence {confidence} is not between 0 and 1"):
         call(confidence)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=12))
+def test_the_mean_change_is_that_of_the_differences(pairs):
+    steered, clean = map(np.array, zip(*pairs, strict=True))
+    found = stats.mean_change(steered, clean)
+    expected = stats.mean(steered - clean)
+    assert found.mean == pytest.approx(expected.mean, abs=1e-9)
+    assert (found.n, found.missing) == (len(pairs), 0)
+    assert found.mean == pytest.approx(stats.paired_permutation(steered, clean).statistic, abs=1e-9)
+
+
+def test_the_mean_change_counts_each_prompt_once_and_says_what_is_missing():
+    found = stats.mean_change([1.0, 3.0, 9.0, np.nan], [0.0, 0.0, 0.0, 0.0], ["a", "a", "b", "c"])
+    assert (found.mean, found.n, found.missing) == (5.5, 2, 1)

@@ -22,7 +22,6 @@ from actadd_lens.plots.cells import Panel, panels, sweep
 from actadd_lens.plots.marks import legend
 from actadd_lens.plots.style import (
     DIVERGING,
-    LETTER_EM,
     PAGE_INCHES,
     drawing,
     ink,
@@ -37,6 +36,7 @@ BESIDE_INCHES = 1.2  # for the labels of y and the colour bar
 UNDER_INCHES = 0.8  # for the labels of x and the title
 BAR_INCHES = 0.12
 LINE_INCHES = 0.17  # of the note and the legend
+DIGIT_EM = 0.64  # width of a digit of the font
 VALUE_POINTS = 6.5
 EMPTY_COLOUR = "0.9"
 HALO = withStroke(linewidth=3.4, foreground="white")  # black on it is seen on any colour
@@ -198,7 +198,7 @@ def _draw(
         for (row, column), value in np.ndenumerate(cells.to_numpy())
         if np.isfinite(value)
     }
-    widest = max(map(len, texts.values()), default=0) * LETTER_EM * VALUE_POINTS / 72
+    widest = max(map(len, texts.values()), default=0) * DIGIT_EM * VALUE_POINTS / 72
     for (row, column), text in texts.items() if widest <= 0.9 * inches else ():
         colour = ink(colours.to_rgba(values[row, column]))
         ax.text(column, row, text, color=colour, ha="center", va="center", size=VALUE_POINTS)

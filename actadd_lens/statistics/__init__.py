@@ -9,6 +9,7 @@ it is left out and counted in `missing`; a prompt whose samples are all missing 
 from actadd_lens.statistics.comparisons import (
     TestResult,
     adjust,
+    mean_change,
     paired_permutation,
     share_moved_wrong,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "adjust",
     "cluster_mean",
     "mean",
+    "mean_change",
     "paired_permutation",
     "proportion",
     "share_moved_wrong",
