@@ -47,11 +47,13 @@ bench-peer: $(VENV)/.installed $(PEER)/.installed ## the same sweeps by the pack
 
 notebooks: $(VENV)/.installed-dev ## make the notebooks of their scripts, run them, and keep their output
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
-	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert \
+		--log-level=ERROR --execute --inplace --ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 docs: $(VENV)/.installed-docs ## build the documents into build/docs, and check the links inside
 	$(BIN)/python -m sphinx -q -W --keep-going -j 2 -b html docs build/docs
-	$(BIN)/linkchecker --quiet --no-status --no-warnings build/docs/index.html
+	$(BIN)/python docs/check_links.py build/docs
 	@echo "build/docs/index.html"
 
 screenshots: docs $(VENV)/.installed-screenshots ## take the pictures of pages and of the explorer in docs/images

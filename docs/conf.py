@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for signatures.py
 # Pages that are run begin in a directory of their own, quietly; what they print stands in the page.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pages are run side by side
 
 # Importing every room for the reference sets up logging of TransformerLens's own.
 logging.getLogger("traitlets").setLevel(logging.WARNING)
@@ -44,7 +45,7 @@ nitpick_ignore_regex = [
     # Types of others, which are found offline nowhere.
     (
         "py:class",
-        r"(collections\.abc|jaxtyping|matplotlib|os|pandas|pathlib|torch|transformer_lens)\..*"
+        r"(collections\.abc|dataclasses|jaxtyping|matplotlib|os|pandas|pathlib|torch|transformer_lens)\..*"
         r"|AbstractContextManager|Path|Tensor|ndarray",
     ),
     # Rooms within, in the signatures of what stands in the reference.

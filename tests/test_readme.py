@@ -50,6 +50,7 @@ def deep_model(tmp_path_factory: pytest.TempPathFactory):
     """A random GPT-2 with as many layers as the hub's models are steered at here."""
     directory = tmp_path_factory.mktemp("deep")
     tokenizer = make_tokenizer(own_bos=False)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
     config = make_config("gpt2", tokenizer)
     config.n_layer = 8
     with torch.random.fork_rng():
@@ -67,13 +68,19 @@ def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def offline(deep_model, monkeypatch: pytest.MonkeyPatch):
     """Nothing is asked of the hub."""
-    load_model = al.load_model
+    from transformer_lens.model_bridge import TransformerBridge
+
+    load_model, boot = al.load_model, TransformerBridge.boot_transformers
 
     def load(name: str = "testbed", **options):
         local = name == "testbed" or Path(name).is_dir()
         return load_model(name, **options) if local else deep_model
 
+    def booted(name: str, **options):
+        return boot(name, **options) if Path(name).is_dir() else deep_model
+
     monkeypatch.setattr(al, "load_model", load)
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", booted)
 
 
 @pytest.mark.parametrize("code", blocks(README))
@@ -85,7 +92,7 @@ def test_a_snippet_of_the_readme_stands_by_itself(code: str, offline):
     "page", WITH_CODE, ids=lambda path: path.relative_to(ROOT / "docs").as_posix()
 )
 def test_a_page_runs_from_top_to_bottom(page: Path, offline):
-    known: dict[str, object] = {"__name__": "page"}
+    known: dict[str, object] = {"__name__": "__main__"}
     for code in blocks(page.read_text()):
         exec(compile(code, page.name, "exec"), known)
 

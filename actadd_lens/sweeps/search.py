@@ -167,7 +167,7 @@ class SweepResult(Result):
     def plot(
         self, metric: str | None = None, *, chosen: Best | None = None, **options: Any
     ) -> Figure:
-        """The figure that fits the axes swept: map, layer profile, or coefficient curve.
+        """The figure that fits the axes swept: map, layer profile, coefficient curve, or bars.
 
         Args:
             metric: Which; the first by default.
@@ -197,6 +197,8 @@ class SweepResult(Result):
             named = {STEERED: "steered", UNSTEERED: "clean"}
             cells["run"] = cells["control"].map(lambda control: named.get(control, control))
             return plots.bars(cells, x="run", ylabel=label, **options)
+        if len(steered) == steered["position"].nunique():
+            return plots.bars(cells, x="position", ylabel=label, **options)
         several_layers = steered["layer"].nunique() > 1
         draw = plots.layer_profile if several_layers else plots.coefficient_curve
         return draw(cells, ylabel=label, **options)
@@ -207,7 +209,8 @@ class SweepResult(Result):
         Args:
             success: Metric that is to be high.
             cost: Metric that is to be low.
-            **options: Of ``plots.pareto``: ``success_unit``, ``cost_unit`` and ``note``.
+            **options: Of ``plots.pareto``: ``success_unit``, ``cost_unit`` and ``note``. The axes
+                are named after the metrics.
         """
         from actadd_lens import plots
 
