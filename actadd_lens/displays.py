@@ -54,6 +54,11 @@ def table(
     )
 
 
+def unbroken(text: Any) -> Markup:
+    """Text that stays in one line, as an interval does."""
+    return Markup(f'<span style="white-space: nowrap">{html(text)}</span>')
+
+
 def bar(share: float) -> Markup:
     """A horizontal bar, from 0 to 1."""
     width = 8 * min(max(share, 0.0), 1.0)

@@ -224,7 +224,10 @@ class Result:
             f"{metric}: unsteered {clean}",
             displays.table(
                 [*(labels[i] for i in told), *("steered" if r == STEERED else r for r in runs)],
-                [[*(c[i] for i in told), *map(t.get, runs)] for c, t in cells.items()],
+                [
+                    [*(cell[i] for i in told), *(displays.unbroken(texts.get(r)) for r in runs)]
+                    for cell, texts in cells.items()
+                ],
                 tinted=len(told),
             ),
             displays.muted(f"... and {left} more cells" if left else ""),
