@@ -67,6 +67,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_output_stderr = "remove-warn"
+nb_merge_streams = True
 
 autodoc_typehints_format = "short"  # DataFrame, not pandas.DataFrame
 autodoc_member_order = "bysource"
