@@ -272,9 +272,12 @@ def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial]) -> Explorer:
     def turned(_: object = None) -> None:
         try:
             trial = tried(**{name: knob.value for name, knob in knobs.items()})
-        except ActAddError as error:
-            result.value = displays.block(f"{type(error).__name__}", displays.html(error))
-            return
+        except Exception as error:
+            # Whatever it is: what stood there is not of these settings.
+            result.value = displays.block(type(error).__name__, displays.html(error))
+            if isinstance(error, ActAddError):
+                return
+            raise
         explorer._trials[:] = [trial]
         result.value = trial._repr_html_()
 

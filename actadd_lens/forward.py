@@ -52,6 +52,11 @@ def n_ctx(model: Bridge) -> int:
     return int(model.cfg.n_ctx)
 
 
+def in_compatibility_mode(model: Bridge) -> bool:
+    """Whether layer norm was folded into the weights, and with it another stream came about."""
+    return bool(getattr(model, "compatibility_mode", False))
+
+
 def device(model: Bridge) -> torch.device:
     """Where the model expects its tokens."""
     return torch.device(model.cfg.device or "cpu")

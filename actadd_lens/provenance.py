@@ -5,16 +5,21 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from actadd_lens import __version__
+from actadd_lens import __version__, forward
 from actadd_lens.errors import VectorError
 from actadd_lens.forward import Bridge
 
 
 def source(model: Bridge) -> dict[str, Any]:
-    """What a vector read from ``model`` says about its origin: model name and versions."""
+    """What a vector read from ``model`` says about its origin: the model, its weights, versions."""
     packages = ("transformer-lens", "transformers", "torch")
     versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
-    return {"model": str(model.cfg.model_name), "versions": versions}
+    return {
+        "model": str(model.cfg.model_name),
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "compatibility_mode": forward.in_compatibility_mode(model),
+        "versions": versions,
+    }
 
 
 def token_texts(model: Bridge, tokens: Sequence[int]) -> list[str]:

@@ -85,6 +85,18 @@ def test_nonsense_is_told_and_the_last_trial_stays(
     assert explorer.trial is before
 
 
+def test_any_other_error_is_shown_and_raised(
+    explorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("actadd_lens.explorer.next_token_shift", fail)
+    with pytest.raises(RuntimeError):
+        explorer.knobs["coefficient"].value = 1.0
+    assert "out of memory" in message(explorer)
+
+
 def test_one_row_goes_everywhere(explorer: Any) -> None:
     explorer.knobs["rows"].value = "last"
     explorer.knobs["position"].value = "generated"

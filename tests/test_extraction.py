@@ -117,6 +117,16 @@ def test_provenance_says_how_to_do_it_again(model):
     assert told["tokens"] == al.ContrastPair("Love", "Hate").tokens(model).tolist()
     assert told["model"] == model.cfg.model_name
     assert {"actadd-lens", "transformer-lens", "torch"} <= told["versions"].keys()
+    assert told["texts"] == [["<|endoftext|>", "Love"], ["<|endoftext|>", "Hate"]]
+
+
+def test_provenance_tells_raw_weights_from_processed_ones(checkpoint):
+    model = al.load_model(checkpoint("gpt2"), dtype=torch.bfloat16)
+    told = al.SteeringVector.from_pair(model, ("Love", "Hate"), 1).provenance
+    assert (told["dtype"], told["compatibility_mode"]) == ("bfloat16", False)
+    folded = al.load_model(checkpoint("gpt2"))
+    folded.enable_compatibility_mode()
+    assert al.mean_difference(folded, [("Love", "Hate")], 1).provenance["compatibility_mode"]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "bloom", "gemma2"])
