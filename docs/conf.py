@@ -54,7 +54,7 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = "actadd-lens"
-html_search_scorer = "scorer.js"
+html_search_scorer = str(HERE / "scorer.js")
 html_static_path = ["_static"]
 html_css_files = ["notebook.css"]
 
