@@ -124,6 +124,13 @@ class Explorer:
         """The vector of ``trial``, to go on with: measure it, save it."""
         return self.trial.vector
 
+    def close(self) -> None:
+        """Let go of the model: widgets live as long as the kernel unless they are closed."""
+        for knob in self.knobs.values():
+            knob.unobserve_all()
+            knob.close()
+        self.widget.close()
+
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.widget._repr_mimebundle_(**options)
 
@@ -147,6 +154,7 @@ def explore(
     random numbers, the tokens whose probability changes most, and KL(steered || clean) of the next
     token. The bundled model answers within a second; a large one takes as long as it takes to
     generate. What makes no sense, such as a vector that does not fit, is told in place of a result.
+    An explorer holds its model until it is closed: ``explorer.close()``.
 
     Args:
         model: Any TransformerBridge with a tokenizer; the bundled model by default.
@@ -270,10 +278,10 @@ def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial]) -> Explorer:
     explorer = Explorer(page, knobs)
 
     def turned(_: object = None) -> None:
+        result.value = displays.block("running ...")  # an interrupt leaves nothing stale
         try:
             trial = tried(**{name: knob.value for name, knob in knobs.items()})
         except Exception as error:
-            # Whatever it is: what stood there is not of these settings.
             result.value = displays.block(type(error).__name__, displays.html(error))
             if isinstance(error, ActAddError):
                 return

@@ -30,11 +30,24 @@ def token_texts(model: Bridge, tokens: Sequence[int]) -> list[str]:
 def texts_of_rows(provenance: Mapping[str, Any], n_rows: int) -> list[list[str]]:
     """Texts of the tokens that each row is of, by prompt; none where rows are no longer of one."""
     kept = {"scale", "at", "to_hook_point", "with_rows", "with_dims", "random_like"}
-    steps = {name for step in provenance.get("steps", []) for name in step}
-    found = provenance.get("texts", [])
-    several = found if provenance.get("kind") == "pair" else [found]
-    fits = all(len(row) == n_rows for row in several)
-    return several if steps <= kept and fits else []
+    found = provenance.get("texts")
+    several: Any = found if provenance.get("kind") == "pair" else [found]
+    fits = (
+        isinstance(several, list)
+        and len(several) <= 2
+        and all(
+            isinstance(row, list) and [type(text) for text in row] == n_rows * [str]
+            for row in several
+        )
+    )
+    kept_all = all(name in kept for step in steps_of(provenance) for name in step)
+    return several if fits and kept_all else []
+
+
+def steps_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was done to a vector since it was made; what a caller's own JSON says else is none."""
+    steps = provenance.get("steps")
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
 def label_of(provenance: Mapping[str, Any]) -> str:
@@ -44,9 +57,11 @@ def label_of(provenance: Mapping[str, Any]) -> str:
     "'Love' - 'Hate'"
     """
     kind = provenance.get("kind", "vector")
-    if kind == "pair":
-        return f"{provenance['positive']!r} - {provenance['negative']!r}"
-    return repr(provenance["prompt"]) if kind == "prompt" else str(kind)
+    named = {"pair": ["positive", "negative"], "prompt": ["prompt"]}
+    names = named.get(kind, []) if isinstance(kind, str) else []
+    if not names or any(name not in provenance for name in names):
+        return str(kind)
+    return " - ".join(repr(provenance[name]) for name in names)
 
 
 def described(hook_point: str, position: int | str, provenance: Mapping[str, Any]) -> str:
@@ -57,7 +72,7 @@ def described(hook_point: str, position: int | str, provenance: Mapping[str, Any
     """
     steps = [
         name if isinstance(value, Mapping) else f"{name} {value}"
-        for step in provenance.get("steps", [])
+        for step in steps_of(provenance)
         for name, value in step.items()
     ]
     return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {position!r}"])

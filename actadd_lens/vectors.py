@@ -21,7 +21,7 @@ from actadd_lens import caches, displays, files, forward, positions
 from actadd_lens.errors import ActAddError, VectorError, VectorFileError
 from actadd_lens.forward import Bridge
 from actadd_lens.prompts import ContrastPair, as_pair, tokenize
-from actadd_lens.provenance import as_json, described, source, texts_of_rows, token_texts
+from actadd_lens.provenance import as_json, described, source, steps_of, texts_of_rows, token_texts
 
 
 @runtime_checkable
@@ -390,7 +390,7 @@ class SteeringVector:
         return self._step({name: other.provenance}, rows=operation(mine, theirs))
 
     def _step(self, step: Mapping[str, Any], **changes: Any) -> "SteeringVector":
-        steps = [*self.provenance.get("steps", []), step]
+        steps = [*steps_of(self.provenance), step]
         return replace(self, **changes, provenance={**self.provenance, "steps": steps})
 
 

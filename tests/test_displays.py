@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import actadd_lens as al
 from actadd_lens import displays
 from actadd_lens.forward import Bridge
+from actadd_lens.provenance import label_of
 from actadd_lens.sweeps.results import DISPLAYED
 
 HOSTILE = "<script>alert('$x$')</script> & \"[bold]\""
@@ -154,3 +156,50 @@ def test_one_prompt_has_no_interval(neo: Bridge) -> None:
 def test_an_interrupted_result_says_so(result: al.SweepResult) -> None:
     cut = al.SweepResult(result.frame, result.provenance, complete=False)
     assert "interrupted" in shown(cut).text
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["kind", "positive", "prompt", "steps", "texts", "model"]),
+        st.recursive(
+            st.none() | st.integers() | st.sampled_from(["pair", "prompt", "a"]),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
+            max_leaves=4,
+        ),
+    )
+)
+def test_any_provenance_of_a_callers_own_is_shown(provenance: dict[str, Any]) -> None:
+    v = al.SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre", provenance=provenance)
+    for vector in (v, 2 * v):
+        assert "blocks.1.hook_resid_pre" in shown(vector).text
+        assert label_of(vector.provenance)
+
+
+def test_each_figure_stands_under_its_own_run(result: al.SweepResult) -> None:
+    table = result._repr_html_().split("<table>")[1]
+    summary = result.summary()
+    first = summary[summary["metric"] == "kl"].query("control != 'unsteered'").head(3)
+    expected = [
+        f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+        for mean, low, high in zip(first["mean"], first["low"], first["high"], strict=True)
+    ]
+    head, body = table.split("<tbody>")
+    names = re.findall(r">([^<>]+)</th>", head)[-3:]
+    figures = re.findall(r"nowrap\">([^<>]+)</span>", body.split("</tr>")[0])
+    assert names == ["steered", *first["control"].tolist()[1:]]
+    assert figures == expected
+    assert "0.12" in re.findall(r"<th style=\"[^\"]*\">steered", head)[0]
+
+
+def test_a_result_whose_steered_cells_came_last_counts_and_tints_rightly(
+    result: al.SweepResult,
+) -> None:
+    # As an interrupt may leave it: controls are there, not every cell is.
+    frame = result.frame
+    late = frame[frame["control"].isin(["none"])].query("coefficient < 2")
+    order = pd.concat([frame[frame["control"] == "random"], late])
+    page = shown(al.SweepResult(order, result.provenance, complete=False))
+    assert not re.search(r"\.\.\. and -", page.text)
+    assert page.text.index("steered") < page.text.index("interval")
+    none = frame[frame["control"] == "random"]
+    assert "0.12" not in al.SweepResult(none, result.provenance)._repr_html_()

@@ -1,12 +1,15 @@
 """The explorer: what its knobs say is what the library gives, and nonsense is told."""
 
+import gc
 import sys
+import weakref
 from typing import Any
 
 import pytest
 import torch
 
 import actadd_lens as al
+from actadd_lens import displays
 from actadd_lens.forward import Bridge
 
 OPTIONS: dict[str, Any] = {"samples": 2, "max_new_tokens": 5}
@@ -81,7 +84,6 @@ def test_nonsense_is_told_and_the_last_trial_stays(
     before = explorer.trial
     explorer.knobs[knob].value = value
     assert told in message(explorer)
-    assert "<b>a" not in message(explorer)
     assert explorer.trial is before
 
 
@@ -95,6 +97,61 @@ def test_any_other_error_is_shown_and_raised(
     with pytest.raises(RuntimeError):
         explorer.knobs["coefficient"].value = 1.0
     assert "out of memory" in message(explorer)
+
+
+def test_an_interrupt_leaves_no_stale_result(
+    explorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = message(explorer)
+    monkeypatch.setattr("actadd_lens.explorer.generate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        explorer.knobs["prompt"].value = "The wedding was"
+    assert message(explorer) != before
+    assert "running" in message(explorer)
+
+
+def test_it_lets_go_of_the_model_when_it_is_closed(checkpoint: Any) -> None:
+    model = al.load_model(checkpoint("gpt2"))
+    held = weakref.ref(model)
+    explorer = al.explore(model, layer=1, **OPTIONS)
+    explorer.close()
+    del model, explorer
+    gc.collect()
+    assert held() is None
+
+
+def test_errors_are_escaped(explorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise al.VectorError("<script>x</script>")
+
+    monkeypatch.setattr("actadd_lens.explorer.next_token_shift", fail)
+    explorer.knobs["coefficient"].value = 1.0
+    assert "&lt;script&gt;" in message(explorer)
+
+
+def test_a_trial_is_escaped_and_says_which_run_is_which(neo: Bridge) -> None:
+    hostile = "<b>She</b> talks about weddings"
+    trial = al.explore(neo, ("<i>Love", "Hate"), prompt=hostile, layer=1, **OPTIONS).trial
+    page = trial._repr_html_()
+    assert "<b>" not in page
+    assert "<i>" not in page
+    table = page.split("<table>")[1]
+    assert table.index("clean") < table.index("steered")
+    first = displays.html(trial.comparison.clean[0].text)
+    assert table.index(f">{first}</td>") < table.index(
+        f">{displays.html(trial.comparison.steered[0].text)}</td>"
+    )
+    likeliest = trial.shift.assign(change=trial.shift["p_steered"] - trial.shift["p_clean"])
+    up, down = likeliest["change"].idxmax(), likeliest["change"].idxmin()
+    likelier, unlikelier = page.split("<table>")[2:4]
+    assert displays.html(repr(trial.shift["token"][up])) in likelier
+    assert displays.html(repr(trial.shift["token"][down])) in unlikelier
+    figures = [f"{trial.shift[name][up]:.3g}" for name in ("p_clean", "p_steered")]
+    row = likelier.split("<tbody>")[1].split("</tr>")[0]
+    assert row.index(f">{figures[0]}<") < row.index(f">{figures[1]}<")
 
 
 def test_one_row_goes_everywhere(explorer: Any) -> None:

@@ -217,9 +217,10 @@ class Result:
             elif cell in cells or len(cells) < DISPLAYED:
                 cells.setdefault(cell, {})[of["control"]] = brief(self.interval(own))
         told = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1] or [0, 1, 2]
-        runs = list(dict.fromkeys(run for texts in cells.values() for run in texts))
-        steered = rows[rows["control"] == STEERED]
-        left = len(steered[labels].drop_duplicates()) - len(cells)
+        found = dict.fromkeys(run for texts in cells.values() for run in texts)
+        runs = sorted(found, key=lambda run: run != STEERED)  # after an interrupt it may come late
+        every = rows.loc[rows["control"] != UNSTEERED, labels].drop_duplicates()
+        left = len(every) - len(cells)
         return displays.folded(
             f"{metric}: unsteered {clean}",
             displays.table(
@@ -228,7 +229,7 @@ class Result:
                     [*(cell[i] for i in told), *(displays.unbroken(texts.get(r)) for r in runs)]
                     for cell, texts in cells.items()
                 ],
-                tinted=len(told),
+                tinted=len(told) if STEERED in found else None,
             ),
             displays.muted(f"... and {left} more cells" if left else ""),
             unfolded=unfolded,
