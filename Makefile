@@ -56,7 +56,7 @@ docs: $(VENV)/.installed-docs ## build the documents into build/docs, and check 
 	$(BIN)/python docs/check_links.py build/docs
 	@echo "build/docs/index.html"
 
-screenshots: docs $(VENV)/.installed-screenshots ## take the pictures of pages and of the explorer in docs/images
+screenshots: $(VENV)/.installed-screenshots ## take the pictures of the explorer in docs/images
 	$(BIN)/python docs/screenshots.py
 
 clean: ## remove what the targets wrote, but not .venv and .venv-peer

@@ -52,9 +52,9 @@ def n_ctx(model: Bridge) -> int:
     return int(model.cfg.n_ctx)
 
 
-def in_compatibility_mode(model: Bridge) -> bool:
-    """Whether layer norm was folded into the weights, and with it another stream came about."""
-    return bool(getattr(model, "compatibility_mode", False))
+def has_processed_weights(model: Bridge) -> bool:
+    """Whether weights were folded or centred, so that the stream is no longer the raw model's."""
+    return bool(getattr(model, "_weights_processed", False))
 
 
 def device(model: Bridge) -> torch.device:

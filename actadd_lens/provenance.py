@@ -17,7 +17,7 @@ def source(model: Bridge) -> dict[str, Any]:
     return {
         "model": str(model.cfg.model_name),
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "compatibility_mode": forward.in_compatibility_mode(model),
+        "processed_weights": forward.has_processed_weights(model),
         "versions": versions,
     }
 

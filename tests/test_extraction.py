@@ -123,10 +123,12 @@ def test_provenance_says_how_to_do_it_again(model):
 def test_provenance_tells_raw_weights_from_processed_ones(checkpoint):
     model = al.load_model(checkpoint("gpt2"), dtype=torch.bfloat16)
     told = al.SteeringVector.from_pair(model, ("Love", "Hate"), 1).provenance
-    assert (told["dtype"], told["compatibility_mode"]) == ("bfloat16", False)
+    assert (told["dtype"], told["processed_weights"]) == ("bfloat16", False)
     folded = al.load_model(checkpoint("gpt2"))
+    folded.enable_compatibility_mode(no_processing=True)
+    assert not al.mean_difference(folded, [("Love", "Hate")], 1).provenance["processed_weights"]
     folded.enable_compatibility_mode()
-    assert al.mean_difference(folded, [("Love", "Hate")], 1).provenance["compatibility_mode"]
+    assert al.mean_difference(folded, [("Love", "Hate")], 1).provenance["processed_weights"]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "bloom", "gemma2"])
