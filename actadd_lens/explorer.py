@@ -55,7 +55,7 @@ class Trial:
     @property
     def kl(self) -> float:
         """KL(steered || clean) of the token after the prompt, in nats."""
-        return float(self.shift["kl_contribution"].sum())
+        return max(0.0, float(self.shift["kl_contribution"].sum()))  # rounding may go below
 
     def _repr_html_(self) -> str:
         v = self.vector
@@ -252,7 +252,7 @@ def _knobs(begun: Mapping[str, Any], last_layer: int) -> dict[str, Any]:
         "rows": widgets.Dropdown(options=["all", "mean", "last"], layout=wide, style=look["style"]),
         "layer": widgets.IntSlider(min=0, max=last_layer, layout=wide, **look),
         "coefficient": widgets.FloatSlider(min=-end, max=end, step=0.5, layout=wide, **look),
-        "position": widgets.Combobox(options=[*ANCHORS, *SPREADS, "1", "-1"], layout=wide, **look),
+        "position": widgets.Combobox(options=[*ANCHORS, *SPREADS, "1"], layout=wide, **look),
         "prompt": widgets.Text(layout=wide, **look),
         "seed": widgets.IntText(layout=wide, **look),
     }

@@ -35,6 +35,11 @@ def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
         return ()
     vectors = tuple(steering) if isinstance(steering, Sequence) else (steering,)
     for vector in vectors:
+        if isinstance(vector, Mapping):
+            raise VectorError(
+                f"cannot steer with a {type(vector).__name__}: take the vector of one layer, "
+                f"e.g. vectors[{next(iter(vector), 3)!r}]"
+            )
         if not isinstance(vector, SteeringVector):
             raise VectorError(
                 f"cannot steer with a {type(vector).__name__}: give SteeringVectors, "

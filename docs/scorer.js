@@ -1,7 +1,7 @@
 // What comes first in a search: headings that hold the words asked for, then pages that answer a question.
 var Scorer = {
   score: ([page, title, anchor, description, score, file, kind]) => {
-    const answers = page === "gotchas" ? 4 : /^(howto|errors)\//.test(page) ? 2 : 0;
+    const answers = /^(gotchas$|(howto|errors)\/(?!index))/.test(page) ? 3 : 0;
     return score + answers + (kind === "title" ? 20 : 0);
   },
   objNameMatch: 11,

@@ -230,11 +230,13 @@ again == v, again.provenance["steps"], again.provenance["model"]
 # %% [markdown]
 # ## Try it
 #
-# In a running notebook the next cell has sliders for layer, coefficient and position. It is for
-# getting a feel; what it shows of single prompts is no evidence.
+# `al.explore` gives knobs for pair, layer, coefficient, position and prompt: in a running
+# notebook end a cell with `explorer`. What its knobs come to at first is `explorer.trial`. It is
+# for getting a feel; what it shows of single prompts is no evidence.
 
-# %% tags=["remove-output"]
-al.explore(model, pair, prompt=prompts[0], layer=layer, coefficient=coefficient, position="front")
+# %%
+explorer = al.explore(model, pair, prompt=prompts[0], layer=layer, coefficient=coefficient)
+explorer.trial
 
 # %% [markdown]
 # ## What comes next

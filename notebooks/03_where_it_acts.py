@@ -25,8 +25,9 @@ import actadd_lens as al
 model = al.load_model("testbed")
 
 # %% [markdown]
-# Layer and coefficient were chosen on other prompts (notebook 02 shows how). Every figure below is
-# read on the test prompts.
+# Layer and coefficient are those that the testbed recommends: the best of its interior layers on
+# other prompts. (Notebook 02 shows how one chooses; its own small grid, layer 0 included, ends at
+# another cell that is as good.) Every figure below is read on the test prompts.
 
 # %%
 # For another model: a list of strings, metrics such as al.metrics.ContainsAny(["love"]) or
@@ -203,7 +204,7 @@ matched.plot("positive", unit="%", ylabel="positive completions")
 # %% [markdown]
 # Row 0 still fails at layers 1 to 5: it was not too short. What was recorded at layer 1 is still
 # weak where it was recorded, but now works at layer 0, where it had been far too long. So it holds
-# something that can be read, and the dip is not a plain lack. What makes it unreadable from layer
+# something that can be read, and the dip is not a plain lack. What makes it hard to read from layer
 # 1 on is not shown by this experiment. These are 40 prompts and one pair.
 #
 # ## How far does it reach?

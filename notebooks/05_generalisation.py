@@ -28,8 +28,8 @@ model = al.load_model("testbed")  # any hub name works here, e.g. "gpt2-xl": the
 
 # %% [markdown]
 # Layer and coefficient were chosen for the pair "Love." - "Hate." on selection prompts of
-# negative sentiment (notebook 02). They are kept throughout, also for other pairs and prompts:
-# nothing is tuned below.
+# negative sentiment, among interior layers (`recommended`; notebook 02 shows how one chooses). They
+# are kept throughout, also for other pairs and prompts: nothing is tuned below.
 
 # %%
 # For another model: lists of strings for the prompts, your own pairs, (prompt, answer) facts, texts
@@ -94,7 +94,8 @@ variance.cosines.round(2)
 #
 # `split_half` takes the mean difference of two random halves of the nine pairs and gives their
 # cosine: mean and spread over 100 splits of these very pairs (no confidence interval). It is read
-# at the word (token 1) and at the full stop (token 2).
+# at the word (token 1) and at the full stop (token 2). The nine pairs are made of six words, so the
+# halves share words and agree more than halves of nine unrelated pairs would.
 
 # %%
 agreement = {
@@ -193,8 +194,8 @@ table.assign(holm=al.statistics.adjust(table["p"])).drop(columns="p").round(3)
 # `holm` are p-values of paired permutation tests, corrected for all of the table. On neutral
 # prompts the vector works as on those it was chosen for. On positive ones there is nothing to
 # gain, so they are no evidence for or against. There it takes the reversed pair to show that
-# something can be moved, and it turns nearly all of them, with a cell that was not chosen for it.
-# The negated vector does not.
+# something can be moved: hardly any completion stays positive, with a cell that was not chosen for
+# it. The negated vector does not do that.
 #
 # One line needs care: for the random vector on neutral prompts the interval leaves out 0 and the
 # test sees nothing. Where a handful of prompts differ, all in one direction, a bootstrap has too
@@ -242,11 +243,11 @@ table = table[table["run"].isin(["same tokens", "side by side"])]
 table.rename(columns={"less": "less alone"}).drop(columns="p").round(2)
 
 # %% [markdown]
-# On the same tokens the two suppress each other: positive completions and weddings both fall far
-# below what either vector reaches alone. Side by side no loss shows in either. So it is not that
-# the model cannot write of happy weddings, nor that two vectors are too much for it. It is
-# sharing a token that costs them their effect. Layer norm, which bounds what one token can say,
-# would explain it; that is not tested here.
+# On the same tokens the two suppress each other: positive completions and weddings both fall
+# below what either vector reaches alone, and both intervals of the difference leave out 0. Side
+# by side no loss shows in either. So it is not that the model cannot write of happy weddings, nor
+# that two vectors are too much for it. It is sharing a token that costs them their effect. Layer
+# norm, which bounds what one token can say, would explain it; that is not tested here.
 #
 # ## Baselines: a mean difference, and words
 #

@@ -321,7 +321,7 @@ attempts = {
     "two tokens for one": lambda: al.metrics.TokenLogProb("wonderful").bind(model),
     "a misspelt metric": lambda: al.score(completions, ["sentimnt"]),
     "a metric without a name": lambda: al.score(completions, [len]),
-    "a vector of another model": lambda: al.generate(null, prompts, whole_rows.with_rows([9])),
+    "a row that is not there": lambda: whole_rows.with_rows([9]),
     "a file that is not there": lambda: al.read_texts(place / "no-such-file.txt"),
     "no model in a directory": lambda: al.load_model(place),
 }

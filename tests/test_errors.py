@@ -47,6 +47,7 @@ for attempt in (
     lambda: al.extract(model, ("Love", "Hate"), ["1"]),
     lambda: al.statistics.mean(["a", 1.0]),
     lambda: vector.save("."),
+    lambda: al.generate(model, "Love", {1: vector}),
 ):
     try:
         attempt()
@@ -67,4 +68,5 @@ def test_wrong_types_are_told(checkpoint):
         "StatisticsError values are not all numbers (could not convert string to float: 'a'): "
         "give one per sample",
         "OutputError cannot write '.': name a file, this is a directory",
+        "VectorError cannot steer with a dict: take the vector of one layer, e.g. vectors[1]",
     ]

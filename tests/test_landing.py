@@ -111,3 +111,12 @@ def test_the_figure_of_no_rows(neo: Bridge) -> None:
 def test_bos_is_the_tokenizers_own(bridge: Any) -> None:
     frame = al.placement(bridge("llama"), al.SteeringVector(rows(1), POINT), "I love you")
     assert frame["token"][0] == "<s>"
+
+
+def test_numbers_of_short_tokens_do_not_run_together() -> None:
+    columns = ["prompt_index", "vector", "position", "token", "row", "norm"]
+    lines = [(0, 0, place, text, place, 1.0) for place, text in enumerate("abc")]
+    axes = plots.placement(pd.DataFrame(lines, columns=columns)).axes[0]
+    heights = [t.get_position()[1] for t in axes.texts if t.get_text().isdecimal()]
+    assert len(heights) == 3
+    assert heights[0] != heights[1] != heights[2]

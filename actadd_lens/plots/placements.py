@@ -18,6 +18,7 @@ from actadd_lens.plots.style import COLOURS, drawing, ink
 LINE_INCHES = 0.34  # a line of tokens and the rows below it
 GAP = 0.35  # between strips, in lines
 HEAD_INCHES, FOOT_INCHES, MARGIN_INCHES = 0.1, 0.3, 0.1
+LEAST_APART = 2.0  # letters between two numbers
 NAMED_LETTERS = 12  # room for the name of a strip
 BARE, ZERO = "0.93", "0.78"
 
@@ -87,7 +88,7 @@ def _axes(figure: Figure, laid: Sequence[Sequence[Piece]]) -> Axes:
 
 def _draw(ax: Axes, rows: pd.DataFrame, own: Sequence[Piece], top: float, colour: str) -> None:
     mono: dict[str, Any] = {"family": FONT, "size": 8, "parse_math": False, "va": "baseline"}
-    numbered: set[int] = set()
+    numbered: dict[int, tuple[float, float]] = {}  # where the number of each token is
     for index, line, column, text in own:
         row, norm = rows["row"][index], rows["norm"][index]
         landed = not pd.isna(row)
@@ -98,6 +99,9 @@ def _draw(ax: Axes, rows: pd.DataFrame, own: Sequence[Piece], top: float, colour
         bare = text.lstrip(" ")  # matplotlib would leave out the space in front
         ax.text(column + len(text) - len(bare), y + 0.42, bare, color=ink(face), **mono)
         if landed and index not in numbered:
-            numbered.add(index)
-            middle = column + len(text) / 2
-            ax.text(middle, y + 0.86, str(int(row)), ha="center", va="baseline", size=7)
+            place = column + len(text) / 2, y + 0.86
+            before = numbered.get(index - 1)
+            if before and before[1] == place[1] and place[0] - before[0] < LEAST_APART:
+                place = place[0], place[1] + 0.2  # two numbers side by side would read as one
+            numbered[index] = place
+            ax.text(*place, str(int(row)), ha="center", va="baseline", size=7)
