@@ -83,7 +83,7 @@ def take(page: Page, address: str, picture: Path) -> None:
     knob = page.locator(".widget-slider", has_text="coefficient").locator(".noUi-handle")
     knob.focus()
     knob.press("ArrowRight")
-    while result.inner_text() == before:
+    while result.inner_text() in (before, "running ..."):
         page.wait_for_timeout(20)
     print(f"{picture.name}: a turn of a knob is answered in {time.monotonic() - began:.2f} s")
     page.locator(".jp-OutputArea").last.scroll_into_view_if_needed()
