@@ -17,7 +17,7 @@ from actadd_lens.batching import batches
 from actadd_lens.errors import LayerError, PositionError, VectorError
 from actadd_lens.forward import Bridge
 from actadd_lens.landing import rows_on
-from actadd_lens.prompts import as_texts, tokenize
+from actadd_lens.prompts import as_texts, token_texts, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors
 from actadd_lens.vectors import SteeringVector
@@ -66,7 +66,7 @@ def residual_norms(
     names = [forward.hook_point(layer) for layer in wanted]
     lines: list[tuple[str, int, int, int, str, float]] = []
     for index, norms in enumerate(_norms(model, sequences, names, batch_size)):
-        tokens = [model.tokenizer.decode([token]) for token in sequences[index]]
+        tokens = token_texts(model, sequences[index])
         for layer, row in zip(wanted, norms.tolist(), strict=True):
             lines.extend(
                 (texts[index], index, layer, position, token, norm)

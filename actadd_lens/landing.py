@@ -12,7 +12,7 @@ import torch
 from actadd_lens import positions
 from actadd_lens.errors import VectorError
 from actadd_lens.forward import Bridge
-from actadd_lens.prompts import tokenize
+from actadd_lens.prompts import token_texts, tokenize
 from actadd_lens.steering import Steering, as_vectors
 from actadd_lens.vectors import SteeringVector
 
@@ -56,7 +56,7 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
         raise VectorError("no vector to place: give at least one")
     lines: list[tuple[int, int, int, str, int | None, float]] = []
     for index, ids in enumerate(tokenize(model, prompts)):
-        tokens = [model.tokenizer.decode([token]) for token in ids]
+        tokens = token_texts(model, ids)
         for which, vector in enumerate(vectors):
             norms = vector.norms().tolist()
             for position, row in enumerate(rows_on(vector, len(ids), index)):

@@ -16,7 +16,7 @@ from actadd_lens import forward
 from actadd_lens.errors import LayerError, VectorError
 from actadd_lens.forward import Bridge
 from actadd_lens.likelihood import kl_terms
-from actadd_lens.prompts import tokenize
+from actadd_lens.prompts import token_texts, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors, fwd_hooks
 from actadd_lens.vectors import SteeringVector
@@ -71,8 +71,8 @@ def logit_lens(
     import pandas as pd
 
     runs = {"clean": None} if steering is None else {"clean": None, "steered": steering}
-    decode = model.tokenizer.decode
     [ids] = tokenize(model, [prompt])
+    read = token_texts(model, ids)
     lines: list[tuple[Any, ...]] = []
     for run, vectors in runs.items():
         final, lenses = _lenses(model, ids, vectors, layers)
@@ -80,11 +80,10 @@ def logit_lens(
             top = lens.max(dim=1)
             entropy = torch.special.entr(lens.exp()).sum(dim=1)
             kl = kl_terms(final, lens).sum(dim=1).clamp(min=0)  # round-off alone is below 0
-            columns = (top.indices, top.values.exp(), entropy, kl)
-            for position, values in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
-                best, *numbers = values
-                token = decode([ids[position]])
-                lines.append((run, layer, position, token, decode([best]), *numbers))
+            best = token_texts(model, top.indices.tolist())
+            columns = (read, best, *(c.tolist() for c in (top.values.exp(), entropy, kl)))
+            for position, values in enumerate(zip(*columns, strict=True)):
+                lines.append((run, layer, position, *values))
     names = ["run", "layer", "position", "token", "top_token", "p_top", "entropy", "kl_to_final"]
     return pd.DataFrame(lines, columns=names)
 
@@ -152,9 +151,9 @@ def unembed_vector(model: Bridge, vector: SteeringVector, k: int = 10) -> DataFr
     n = values.shape[1]
     ranks = list(range(n)) if 2 * k >= n else [*range(k), *range(n - k, n)]
     lines = [
-        (row, rank, model.tokenizer.decode([token]), token, logit)
+        (row, rank, text, ids[rank], logits[rank])
         for row, ids, logits in zip(rows, tokens.tolist(), values.tolist(), strict=True)
-        for rank, token, logit in ((rank, ids[rank], logits[rank]) for rank in ranks)
+        for rank, text in zip(ranks, token_texts(model, (ids[r] for r in ranks)), strict=True)
     ]
     return pd.DataFrame(lines, columns=["row", "rank", "token", "token_id", "logit"])
 

@@ -16,7 +16,7 @@ from actadd_lens.batching import batches
 from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 from actadd_lens.progress import bar
-from actadd_lens.prompts import pad_left, pad_right, tokenize
+from actadd_lens.prompts import pad_left, pad_right, token_texts, tokenize
 from actadd_lens.sampling import require_count
 from actadd_lens.steering import Steering, as_vectors, check_fit, fwd_hooks
 from actadd_lens.vectors import SteeringVector
@@ -168,7 +168,7 @@ def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFram
     clean, steered = (next_token_logprobs(model, prompt, s)[0] for s in (None, steering))
     shift = pd.DataFrame(
         {
-            "token": [model.tokenizer.decode([i]) for i in range(len(clean))],
+            "token": token_texts(model, range(len(clean))),
             "token_id": range(len(clean)),
             "p_clean": clean.exp(),
             "p_steered": steered.exp(),

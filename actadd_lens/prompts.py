@@ -4,7 +4,7 @@ BOS is always asked for by name. Left to itself, TransformerBridge leaves it out
 architectures, and then row 0 of a contrast would no longer be the zero of the paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from actadd_lens.errors import PromptError
 from actadd_lens.forward import Bridge
 
 DEFAULT_PAD = " "
+_ANCHOR = "a"
+"""Text of a token that others are decoded behind."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,27 @@ def encode(model: Bridge, text: str) -> list[int]:
     return (
         ids if ids[:1] == [model.tokenizer.bos_token_id] else [model.tokenizer.bos_token_id, *ids]
     )
+
+
+def token_texts(model: Bridge, tokens: Iterable[int]) -> list[str]:
+    """Text of each token, with the space that it begins with.
+
+    Some tokenizers drop the space in front of a text's first word, which would make "Love" and
+    " Love" the same. So each is decoded behind another token, whose text is cut off.
+
+    >>> model = load_model("testbed")
+    >>> token_texts(model, encode(model, "I love"))[0] == model.tokenizer.bos_token
+    True
+    """
+    decode = model.tokenizer.decode
+    anchor = model.tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"][-1:]
+    head = str(decode(anchor))
+    texts = []
+    for token in tokens:
+        behind = str(decode([*anchor, token]))
+        known = bool(head) and behind.startswith(head)
+        texts.append(behind[len(head) :] if known else str(decode([token])))
+    return texts
 
 
 def check_context(model: Bridge, n_tokens: int, what: str) -> None:

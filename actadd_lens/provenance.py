@@ -1,7 +1,7 @@
 """Where a vector comes from: plain JSON that is carried along, saved, and told when it is shown."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -20,11 +20,6 @@ def source(model: Bridge) -> dict[str, Any]:
         "processed_weights": forward.has_processed_weights(model),
         "versions": versions,
     }
-
-
-def token_texts(model: Bridge, tokens: Sequence[int]) -> list[str]:
-    """Text of each token by itself."""
-    return [str(model.tokenizer.decode([token])) for token in tokens]
 
 
 def texts_of_rows(provenance: Mapping[str, Any], n_rows: int) -> list[list[str]]:

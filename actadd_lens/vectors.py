@@ -20,8 +20,8 @@ from torch.nn.functional import pad
 from actadd_lens import caches, displays, files, forward, positions
 from actadd_lens.errors import ActAddError, VectorError, VectorFileError
 from actadd_lens.forward import Bridge
-from actadd_lens.prompts import ContrastPair, as_pair, tokenize
-from actadd_lens.provenance import as_json, described, source, steps_of, texts_of_rows, token_texts
+from actadd_lens.prompts import ContrastPair, as_pair, token_texts, tokenize
+from actadd_lens.provenance import as_json, described, source, steps_of, texts_of_rows
 
 
 @runtime_checkable

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import ARCHITECTURES, N_CTX
@@ -100,3 +102,25 @@ def test_tokens_are_integers_of_the_contract_shape(model):
 def test_what_is_no_pair_is_refused(neo, pair):
     with pytest.raises(al.PromptError, match="no contrast pair"):
         prompts.as_pair(pair)
+
+
+def test_texts_of_tokens_keep_their_leading_space(model):
+    words = "I love weddings"
+    ids = prompts.encode(model, words)
+    assert "".join(prompts.token_texts(model, ids[1:])) == words
+
+
+def test_leading_spaces_survive_a_tokenizer_that_strips_them():
+    # As the tokenizers of Llama 2 and Mistral do: the space in front of a text is dropped.
+    pieces = ["<s>", "a", "\u2581Love", "Love", "\u2581"]
+
+    class Tokenizer:
+        def __call__(self, text, add_special_tokens):
+            assert text == "a"
+            return {"input_ids": [1]}
+
+        def decode(self, ids):
+            return "".join(pieces[i] for i in ids).replace("\u2581", " ").removeprefix(" ")
+
+    bridge = SimpleNamespace(tokenizer=Tokenizer())
+    assert prompts.token_texts(bridge, [0, 2, 3, 4]) == ["<s>", " Love", "Love", " "]

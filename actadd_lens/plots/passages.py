@@ -25,6 +25,7 @@ MARGIN_INCHES = 0.1
 BAR_INCHES = 0.68  # with its labels
 UNJUDGED, UNJUDGED_INK = "white", "0.45"
 BREAK = "↵"
+NOTHING = "·"  # a token without a text of its own
 
 Piece = tuple[int, int, int, str]  # which token, line, column, text
 
@@ -91,7 +92,7 @@ def n_lines(laid: Sequence[Piece]) -> int:
 
 
 def _shown(token: str) -> str:
-    return legible(token.replace("\r\n", "\n").replace("\n", BREAK), FONT)
+    return legible(token.replace("\r\n", "\n").replace("\n", BREAK), FONT) or NOTHING
 
 
 def _laid(texts: Sequence[str]) -> Iterator[Piece]:
