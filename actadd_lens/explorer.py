@@ -5,7 +5,7 @@ To look and to get ideas. What is found here was chosen by eye on one prompt: me
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,7 +97,7 @@ class Trial:
         return displays.table([title, "p clean", "p steered", "log ratio", ""], lines)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Explorer:
     """Knobs, and what the last turn of one came to. Shows itself in a notebook."""
 
@@ -106,18 +106,8 @@ class Explorer:
     knobs: Mapping[str, Any]
     """The widgets by name: "positive", "negative", "rows", "layer", "coefficient", "position",
     "prompt", "seed"."""
-    _trials: list[Trial] = field(default_factory=list)
-
-    @property
-    def trial(self) -> Trial:
-        """What the last settings that made sense came to: vector, completions, shift.
-
-        Raises:
-            ActAddError: There were none yet.
-        """
-        if not self._trials:
-            raise ActAddError("no setting has worked yet: see the message below the knobs")
-        return self._trials[-1]
+    trial: Trial
+    """What the last settings that made sense came to: vector, completions, shift."""
 
     @property
     def vector(self) -> SteeringVector:
@@ -172,6 +162,7 @@ def explore(
         MissingExtraError: ipywidgets is not installed.
         TypeError: A keyword that ``generate`` does not have.
         LayerError: The model has no such layer.
+        ActAddError: What to begin with makes no sense; the error is that of ``generate``.
 
     >>> explorer = explore(load_model("testbed"), layer=1, samples=1, max_new_tokens=4)
     >>> explorer.knobs["coefficient"].value = -2.0
@@ -184,7 +175,7 @@ def explore(
     last = forward.n_layers(bridge) - 1
     if layer is not None:
         forward.check_layers(bridge, [layer])
-    begun = {
+    begun: dict[str, Any] = {
         "positive": contrast.positive,
         "negative": contrast.negative,
         "rows": "all",
@@ -195,7 +186,8 @@ def explore(
         "seed": seed,
     }
     options = {"samples": samples, "max_new_tokens": max_new_tokens, **sampling}
-    return _explorer(_knobs(begun, last), _trier(bridge, contrast.pad, options))
+    tried = _trier(bridge, contrast.pad, options)
+    return _explorer(_knobs(begun, last), tried, tried(**begun))
 
 
 def _trier(bridge: Bridge, pad: str | int, options: dict[str, Any]) -> Callable[..., Trial]:
@@ -261,11 +253,11 @@ def _knobs(begun: Mapping[str, Any], last_layer: int) -> dict[str, Any]:
     return made
 
 
-def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial]) -> Explorer:
+def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial], first: Trial) -> Explorer:
     """The knobs with their result below them, made anew at each turn."""
     import ipywidgets as widgets
 
-    result = widgets.HTML()
+    result = widgets.HTML(first._repr_html_())
     half = widgets.Layout(width="50%")
     columns = [
         widgets.VBox([knobs[name] for name in names], layout=half)
@@ -275,9 +267,9 @@ def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial]) -> Explorer:
         )
     ]
     page = widgets.VBox([widgets.HBox(columns), knobs["prompt"], result])
-    explorer = Explorer(page, knobs)
+    explorer = Explorer(page, knobs, first)
 
-    def turned(_: object = None) -> None:
+    def turned(_: object) -> None:
         result.value = displays.block("running ...")  # an interrupt leaves nothing stale
         try:
             trial = tried(**{name: knob.value for name, knob in knobs.items()})
@@ -286,10 +278,9 @@ def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial]) -> Explorer:
             if isinstance(error, ActAddError):
                 return
             raise
-        explorer._trials[:] = [trial]
+        explorer.trial = trial
         result.value = trial._repr_html_()
 
-    turned()
     for knob in knobs.values():
         knob.observe(turned, names="value")
     return explorer

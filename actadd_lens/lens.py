@@ -192,7 +192,7 @@ def _read(model: Bridge, stream: Float[Tensor, "pos d_model"]) -> Float[Tensor, 
 
     try:
         read: Tensor = logit_readout(model, stream, return_type="log_probs").values
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:  # no such unembedding; not a decoder
         raise LayerError(f"{model.cfg.model_name} cannot be looked into: {error}") from error
     return read.to(stream.device)
 

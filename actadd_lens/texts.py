@@ -53,7 +53,7 @@ def _record(place: Path, number: int, line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise TextFileError(f"{place}, line {number} is not JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        found = f"has {sorted(record)}" if isinstance(record, dict) else "is no object"
+        found = f"has {sorted(record)}" if isinstance(record, dict) else f"is {line.strip()[:40]}"
         raise TextFileError(
             f'{place}, line {number} has no string "text" (it {found}): '
             'write {"text": "..."} a line'

@@ -17,7 +17,6 @@ from actadd_lens.provenance import label_of
 from actadd_lens.sweeps.results import DISPLAYED
 
 HOSTILE = "<script>alert('$x$')</script> & \"[bold]\""
-VOID = {"br", "img", "input"}
 
 
 class Read(HTMLParser):

@@ -161,10 +161,11 @@ def test_one_row_goes_everywhere(explorer: Any) -> None:
     assert "no dose on the prompt" in message(explorer)
 
 
-def test_what_never_worked_has_no_trial(neo: Bridge) -> None:
-    explorer = al.explore(neo, prompt="", layer=1, **OPTIONS)
-    with pytest.raises(al.ActAddError, match="no setting has worked yet"):
-        _ = explorer.vector
+def test_it_does_not_begin_with_what_cannot_be_shown(neo: Bridge) -> None:
+    with pytest.raises(al.PromptError, match="prompt 0 is empty"):
+        al.explore(neo, prompt="", layer=1, **OPTIONS)
+    with pytest.raises(al.PositionError, match="unknown position 'nowhere'"):
+        al.explore(neo, prompt=PROMPT, position="nowhere", layer=1, **OPTIONS)
 
 
 def test_it_shows_itself_as_a_widget(explorer: Any) -> None:

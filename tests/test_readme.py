@@ -1,4 +1,4 @@
-"""Every snippet of the README, of CONTRIBUTING and of the documents is run.
+"""Every snippet of the README and of the documents is run, and the commands of CONTRIBUTING.
 
 Python runs as it stands; where it names a model of the hub, `load_model` hands out a small random
 model with enough layers. The blocks of a page of the documents follow on each other. Shell commands
@@ -22,6 +22,7 @@ from actadd_lens import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+GUIDES = [README, (ROOT / "CONTRIBUTING.md").read_text()]
 PAGES = [
     path
     for pattern in ("*.md", "howto/*.md", "reference/*.md")
@@ -36,7 +37,7 @@ def blocks(text: str) -> list[str]:
 
 
 def commands(program: str) -> list[list[str]]:
-    found = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    found = re.findall(r"```console\n(.*?)```", "\n".join(GUIDES), flags=re.DOTALL)
     lines = [line for block in found for line in block.splitlines()]
     words = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
     return [rest for name, *rest in words if name == program]
@@ -121,6 +122,7 @@ def test_make_targets_exist(target: str):
 
 
 def test_everything_linked_exists():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    links = [link for guide in GUIDES for link in re.findall(r"\]\(([^)]+)\)", guide)]
+    links = [link for link in links if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []

@@ -28,7 +28,7 @@ def test_only_line_feeds_end_a_line_and_a_byte_order_mark_is_no_text(tmp_path):
     [
         ('{"text": "fine"}\n\n{"text": \n', "line 3 is not JSON"),
         ('{"txt": "a"}\n', r"line 1 has no string \"text\" \(it has \['txt'\]\)"),
-        ("[1]\n", r"line 1 has no string \"text\" \(it is no object\)"),
+        ("[1]\n", r"line 1 has no string \"text\" \(it is \[1\]\)"),
         ('{"text": "a", "prompt": 4}\n', 'line 1: "prompt" is 4'),
         ("[" * 100_000 + "\n", "line 1 is not JSON"),
         ("\n \n", "holds no text"),

@@ -102,10 +102,10 @@ def lookup(metric: object) -> Metric:
         )
     # The type of the name is asked for apart: a protocol only asks whether there is one.
     if not isinstance(metric, Metric) or not isinstance(metric.name, str):
-        lacking = "has no name: set .name to a string" if callable(metric) else "is not callable"
+        name = getattr(metric, "name", None)
         raise MetricError(
-            f"{metric!r} is no metric: it {lacking}; give a callable with a name, "
-            f"or one of {_names()}"
+            f"{metric!r} is no metric: it is {'' if callable(metric) else 'not '}callable and its "
+            f"name is {name!r}; give a callable whose .name is a string, or one of {_names()}"
         )
     return metric
 

@@ -206,14 +206,14 @@ class Result:
 
         rows = self.frame[self.frame["metric"] == metric]
         cells: dict[tuple[Any, ...], dict[str, str]] = {}
-        clean, labels = "not measured", [name for name in self.keys if name != "control"]
+        clean, labels = "", [name for name in self.keys if name != "control"]
         groups: Any = rows.groupby(self.keys, sort=False, dropna=False)
         for values, own in groups:
             named = zip(self.keys, values, strict=True)
             of: dict[str, Any] = {name: None if pd.isna(value) else value for name, value in named}
             cell = tuple(of[name] for name in labels)
             if of["control"] == UNSTEERED:
-                clean = brief(self.interval(own))
+                clean = f": unsteered {brief(self.interval(own))}"
             elif cell in cells or len(cells) < DISPLAYED:
                 cells.setdefault(cell, {})[of["control"]] = brief(self.interval(own))
         told = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1] or [0, 1, 2]
@@ -222,7 +222,7 @@ class Result:
         every = rows.loc[rows["control"] != UNSTEERED, labels].drop_duplicates()
         left = len(every) - len(cells)
         return displays.folded(
-            f"{metric}: unsteered {clean}",
+            f"{metric}{clean}",
             displays.table(
                 [*(labels[i] for i in told), *("steered" if r == STEERED else r for r in runs)],
                 [
@@ -237,12 +237,12 @@ class Result:
 
     def __repr__(self) -> str:
         cells = self.frame[self.keys].drop_duplicates()
-        controls = [c for c in cells["control"].unique() if c not in (STEERED, UNSTEERED)]
+        controls = [c for c in cells["control"].unique() if c != STEERED]
         lines = [
             f"{type(self).__name__}({(cells['control'] == STEERED).sum()} cells, "
             f"{self.frame['prompt_index'].nunique()} prompts, {len(self.frame)} values)",
             f"  metrics: {', '.join(self.metrics)}",
-            f"  controls: {', '.join([UNSTEERED, *controls])}",
+            f"  controls: {', '.join(controls) or 'none'}",
         ]
         lines += [f"  {n} values of {name} are NaN" for name, n in self.missing.items()]
         if not self.complete:

@@ -113,7 +113,7 @@ class SweepResult(Result):
         if not allowed.any():
             raise SweepError(
                 f"none of {len(means)} cells has a mean {metric} and keeps to "
-                f"{' and '.join(limits) or 'it'}: relax a limit, or search other coefficients"
+                f"{' and '.join(limits)}: relax a limit, or search other coefficients"
                 if means.notna().any()
                 else f"{metric} is NaN in all of {len(means)} cells: see what it is undefined for"
             )
