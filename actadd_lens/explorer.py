@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from actadd_lens import displays, forward
-from actadd_lens.comparison import Comparison
+from actadd_lens import display
+from actadd_lens.analysis.logprobs import next_token_shift
 from actadd_lens.errors import ActAddError
-from actadd_lens.extraction import extract
-from actadd_lens.forward import Bridge
-from actadd_lens.generation import Completions, generate
-from actadd_lens.geometry import dose
-from actadd_lens.landing import placement
-from actadd_lens.likelihood import next_token_shift
+from actadd_lens.generation.comparison import Comparison
+from actadd_lens.generation.completions import Completions, generate
 from actadd_lens.metrics.loading import require
-from actadd_lens.models import load_model
-from actadd_lens.positions import ANCHORS, SPREADS
-from actadd_lens.prompts import ContrastPair, as_pair
-from actadd_lens.provenance import described
-from actadd_lens.vectors import SteeringVector
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.load import load_model
+from actadd_lens.models.tokens import ContrastPair, as_pair
+from actadd_lens.steering.placement import placement
+from actadd_lens.steering.positions import ANCHORS, SPREADS
+from actadd_lens.vectors.extraction import extract
+from actadd_lens.vectors.norms import dose
+from actadd_lens.vectors.provenance import described
+from actadd_lens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,12 +62,12 @@ class Trial:
         dose = "no dose on the prompt" if self.dose is None else f"dose {self.dose:.3g}"
         figures = f"{dose}; KL of the next token {self.kl:.3g} nats"
         texts = [(clean.text, steered.text) for clean, steered in self.comparison.pairs]
-        return displays.block(
+        return display.block(
             figures,
-            displays.muted(described(v.hook_point, v.position, v.provenance)),
-            displays.tokens(self._placed()),
-            displays.table(["clean", "steered"], texts, tinted=1),
-            displays.abreast(
+            display.muted(described(v.hook_point, v.position, v.provenance)),
+            display.tokens(self._placed()),
+            display.table(["clean", "steered"], texts, tinted=1),
+            display.abreast(
                 self._shifted("likelier", likelier=True),
                 self._shifted("less likely", likelier=False),
             ),
@@ -83,7 +83,7 @@ class Trial:
             for token, row, norm in zip(*columns, strict=True)
         ]
 
-    def _shifted(self, title: str, *, likelier: bool) -> displays.Markup:
+    def _shifted(self, title: str, *, likelier: bool) -> display.Markup:
         """The tokens whose probability rose, or fell, the most."""
         change = self.shift["p_steered"] - self.shift["p_clean"]
         order = change.sort_values(ascending=not likelier, kind="stable").index[:TOP]
@@ -91,10 +91,10 @@ class Trial:
         rows = [*self.shift.loc[order, columns].itertuples(index=False, name=None)]
         largest = max(max(clean, steered) for _, clean, steered, _ in rows)
         lines = [
-            (repr(token), clean, steered, ratio, displays.bar(max(clean, steered) / largest))
+            (repr(token), clean, steered, ratio, display.bar(max(clean, steered) / largest))
             for token, clean, steered, ratio in rows
         ]
-        return displays.table([title, "p clean", "p steered", "log ratio", ""], lines)
+        return display.table([title, "p clean", "p steered", "log ratio", ""], lines)
 
 
 @dataclass(eq=False, repr=False)
@@ -172,9 +172,9 @@ def explore(
     require("ipywidgets", "notebook", "the explorer")
     bridge = load_model() if model is None else model
     contrast = as_pair(pair)
-    last = forward.n_layers(bridge) - 1
+    last = bridge.n_layers(bridge) - 1
     if layer is not None:
-        forward.check_layers(bridge, [layer])
+        bridge.check_layers(bridge, [layer])
     begun: dict[str, Any] = {
         "positive": contrast.positive,
         "negative": contrast.negative,
@@ -270,11 +270,11 @@ def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial], first: Trial) 
     explorer = Explorer(page, knobs, first)
 
     def turned(_: object) -> None:
-        result.value = displays.block("running ...")  # an interrupt leaves nothing stale
+        result.value = display.block("running ...")  # an interrupt leaves nothing stale
         try:
             trial = tried(**{name: knob.value for name, knob in knobs.items()})
         except Exception as error:
-            result.value = displays.block(type(error).__name__, displays.html(error))
+            result.value = display.block(type(error).__name__, display.html(error))
             if isinstance(error, ActAddError):
                 return
             raise

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 import actadd_lens as al
-from actadd_lens.models import TESTBED
-from actadd_lens.twin import clean_twin
+from actadd_lens.models.load import TESTBED
+from actadd_lens.models.plain import clean_twin
 from benchmarks import against_peer, footprint, peak, sweeps
 from benchmarks.checkpoint import make_gpt2_small, prompt_of
 from benchmarks.measures import Row, Times, interleaved, speedup

@@ -21,16 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
 import actadd_lens as al
-from actadd_lens.experiments.catalogue import NAMES, experiment
-from actadd_lens.files import prepare_directory
-from actadd_lens.footprint import footprint
-from actadd_lens.harness.bundled import Bundled
-from actadd_lens.harness.cost import H100, ROWS, cost
-from actadd_lens.harness.real import DOCUMENT_TOKENS, PROMPT_TOKENS
-from actadd_lens.harness.setup import Setup
-from actadd_lens.harness.sizes import PAPER, TESTBED, Sizes
-from actadd_lens.harness.work import Ask
-from actadd_lens.presets import PRESETS, shape_of
+from actadd_lens.reproduction.bundled import Bundled
+from actadd_lens.reproduction.catalogue import NAMES, experiment
+from actadd_lens.reproduction.cost import H100, ROWS, cost
+from actadd_lens.reproduction.footprint import footprint
+from actadd_lens.reproduction.presets import PRESETS, shape_of
+from actadd_lens.reproduction.real import DOCUMENT_TOKENS, PROMPT_TOKENS
+from actadd_lens.reproduction.setup import Setup
+from actadd_lens.reproduction.sizes import PAPER, TESTBED, Sizes
+from actadd_lens.reproduction.work import Ask
+from actadd_lens.vectors.files import prepare_directory
 
 SMALL = Sizes(prompts=16, new_tokens=8, documents=320, facts=16, draws=3, repeats=2)
 MODELS = ("gpt2-xl", "facebook/opt-6.7b", "meta-llama/Meta-Llama-3-8B")

@@ -8,7 +8,7 @@ import torch
 
 import actadd_lens as al
 from actadd_lens.metrics import WordCount, kl
-from actadd_lens.resuming import resumable
+from actadd_lens.models.partial import resumable
 from benchmarks.checkpoint import prompt_of
 from benchmarks.measures import Row, Times, interleaved, seconds, times_faster
 

@@ -1,6 +1,6 @@
 """Completions made by hand."""
 
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 
 
 def completions(*texts: str, prompt: str = "A prompt") -> list[Completion]:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from actadd_lens.forward import Bridge
+from actadd_lens.models.bridge import Bridge
 
 D_MODEL = 32
 N_LAYERS = 3
@@ -168,7 +168,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.fixture(scope="session")
 def bridge(checkpoint: Callable[[str], Path]) -> Callable[[str], Bridge]:
     """The bridge of an architecture, shared by all tests: leave it as it was."""
-    from actadd_lens.models import load_model
+    from actadd_lens.models.load import load_model
 
     loaded: dict[str, Bridge] = {}
 
@@ -223,7 +223,7 @@ def _left_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def half(checkpoint: Callable[[str], Path]) -> Callable[[torch.dtype], Bridge]:
     """The GPT-2 in another precision."""
-    from actadd_lens.models import load_model
+    from actadd_lens.models.load import load_model
 
     loaded: dict[torch.dtype, Bridge] = {}
 

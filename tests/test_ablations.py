@@ -7,9 +7,10 @@ from conftest import D_MODEL, N_LAYERS
 from matplotlib.figure import Figure
 
 import actadd_lens as al
-from actadd_lens import metrics, prompts
-from actadd_lens.ablations.results import described
-from actadd_lens.provenance import label_of
+from actadd_lens import metrics
+from actadd_lens.models import tokens as prompts
+from actadd_lens.sweeps.ablations.results import described
+from actadd_lens.vectors.provenance import label_of
 
 TEXTS = ["I hate you because", "She talks about weddings", "The wedding was on a sunny day"]
 PAIR = ("Love you", "Hate")
@@ -151,7 +152,8 @@ def test_reach_is_the_divergence_at_every_generated_token(neo, position):
 
 def steered_after(model, prompt, behind, vector):
     """Log-probs after a prompt read with a vector, and tokens fed to its cache one by one."""
-    from actadd_lens import forward, steering
+    from actadd_lens.models import bridge as forward
+    from actadd_lens.steering import hooks as steering
 
     mask = torch.ones(1, len(prompt), dtype=torch.long)
     tokens = torch.tensor([prompt])

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actadd_lens import batching
-from actadd_lens.batching import batches
+from actadd_lens.models import memory as batching
+from actadd_lens.models.memory import batches
 
 
 @given(

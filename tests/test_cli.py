@@ -59,7 +59,7 @@ def vector(tmp_path: Path, model) -> Path:
 @pytest.fixture
 def warm(monkeypatch: pytest.MonkeyPatch, model) -> None:
     """Commands get the model that is loaded already."""
-    monkeypatch.setattr("actadd_lens.models.load_model", lambda name: model)
+    monkeypatch.setattr("actadd_lens.models.load.load_model", lambda name: model)
 
 
 def complains(outcome: Outcome, about: str) -> bool:
@@ -268,7 +268,7 @@ def test_a_foreign_vector_file_is_one_line(run: Run, tmp_path: Path):
 def test_an_unwritable_output_is_told_before_the_model_is_loaded(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("actadd_lens.models.load_model", pytest.fail)
+    monkeypatch.setattr("actadd_lens.models.load.load_model", pytest.fail)
     output = tmp_path / "missing" / "v.safetensors"
     assert complains(run("extract", *PAIR, "-o", output), "not a writable directory")
 
@@ -277,7 +277,7 @@ def test_an_interrupt_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch):
     def interrupt(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("actadd_lens.models.load_model", interrupt)
+    monkeypatch.setattr("actadd_lens.models.load.load_model", interrupt)
     outcome = run("steer", *PAIR, "x")
     assert (outcome.code, outcome.out, outcome.err.strip()) == (130, "", "")
 

@@ -8,8 +8,8 @@ from conftest import make_config, make_tokenizer
 from real_data import write_data
 from test_metrics_classifier import save as save_classifier
 
-from actadd_lens.experiments.catalogue import NAMES
-from actadd_lens.harness.sizes import PAPER, TESTBED
+from actadd_lens.reproduction.catalogue import NAMES
+from actadd_lens.reproduction.sizes import PAPER, TESTBED
 
 
 @pytest.fixture

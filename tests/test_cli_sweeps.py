@@ -28,7 +28,7 @@ def run(capsys):
 
 @pytest.fixture
 def warm(monkeypatch, model):
-    monkeypatch.setattr("actadd_lens.models.load_model", lambda name: model)
+    monkeypatch.setattr("actadd_lens.models.load.load_model", lambda name: model)
 
 
 @pytest.fixture
@@ -124,7 +124,9 @@ def test_bad_input_is_one_line_before_the_model_is_loaded(
     run, tmp_path, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("actadd_lens.models.load_model", lambda name: pytest.fail("it was loaded"))
+    monkeypatch.setattr(
+        "actadd_lens.models.load.load_model", lambda name: pytest.fail("it was loaded")
+    )
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert re.fullmatch(r"actadd-lens: error: [^\n]+\n", err), err
@@ -132,7 +134,9 @@ def test_bad_input_is_one_line_before_the_model_is_loaded(
 
 
 def test_a_directory_that_cannot_be_made_is_told_first(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("actadd_lens.models.load_model", lambda name: pytest.fail("it was loaded"))
+    monkeypatch.setattr(
+        "actadd_lens.models.load.load_model", lambda name: pytest.fail("it was loaded")
+    )
     (tmp_path / "file").write_text("in the way")
     code, _, err = run("sweep", "--task", "topic", "--out", tmp_path / "file" / "out")
     assert code == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 import actadd_lens as al
-from actadd_lens.corpora import (
+from actadd_lens.reproduction.data import (
     ToxicityPrompt,
     conceptnet,
     imdb,
@@ -18,8 +18,8 @@ from actadd_lens.corpora import (
     sources,
     toxicity_prompts,
 )
-from actadd_lens.corpora.conceptnet import CONCEPTNET
-from actadd_lens.corpora.imdb import IMDB
+from actadd_lens.reproduction.data.conceptnet import CONCEPTNET
+from actadd_lens.reproduction.data.imdb import IMDB
 
 REVIEWS = [("Dull.<br /><br />Never again.", 0), ("é awful", 0), ("Lovely.", 1), ("A joy.", 1)]
 DOCUMENTS = ["One page.\n\nIts end.", "Two", "", "Four\u2028and more", "Five"]

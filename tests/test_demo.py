@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import actadd_lens as al
-from actadd_lens import demo
+from actadd_lens.cli import demo
 from actadd_lens.testbed import Task
 
 PROMPTS = ["I love you and you", "The wedding was on", "She talks about weddings"]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens import displays
-from actadd_lens.forward import Bridge
-from actadd_lens.provenance import label_of
+from actadd_lens import display as displays
+from actadd_lens.models.bridge import Bridge
 from actadd_lens.sweeps.results import DISPLAYED
+from actadd_lens.vectors.provenance import label_of
 
 HOSTILE = "<script>alert('$x$')</script> & \"[bold]\""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import actadd_lens as al
-from actadd_lens import models
+from actadd_lens.models import load as models
 
 PACKAGE = Path(al.__file__).parent
 ROOMS = sorted(

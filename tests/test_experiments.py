@@ -10,12 +10,12 @@ from real_data import write_data
 from test_metrics_classifier import save as save_classifier
 
 import actadd_lens as al
-from actadd_lens.experiments.catalogue import NAMES, check_names, experiment
-from actadd_lens.experiments.running import reproduce
-from actadd_lens.harness.bundled import Bundled
-from actadd_lens.harness.criteria import criteria
-from actadd_lens.harness.real import Judges, Real
-from actadd_lens.harness.sizes import Sizes
+from actadd_lens.reproduction.bundled import Bundled
+from actadd_lens.reproduction.catalogue import NAMES, check_names, experiment
+from actadd_lens.reproduction.criteria import criteria
+from actadd_lens.reproduction.real import Judges, Real
+from actadd_lens.reproduction.running import reproduce
+from actadd_lens.reproduction.sizes import Sizes
 
 TINY = Sizes(prompts=3, samples=1, new_tokens=3, layers=3, documents=6, facts=3, draws=2, repeats=2)
 
@@ -113,7 +113,9 @@ def test_its_docstring_states_question_and_criteria(name):
 def test_names_are_those_of_the_files():
     from importlib.resources import files
 
-    there = {p.name.removesuffix(".py") for p in files("actadd_lens.experiments").iterdir()}
+    there = {
+        p.name.removesuffix(".py") for p in files("actadd_lens.reproduction.experiments").iterdir()
+    }
     assert {name.replace("-", "_") for name in NAMES} == there - {
         "__init__", "__pycache__", "catalogue", "running",
     }  # fmt: skip
@@ -128,7 +130,7 @@ def test_an_unknown_experiment_is_refused_with_the_list():
 
 def test_what_was_interrupted_goes_on(llama, tmp_path, monkeypatch):
     model, material = llama
-    from actadd_lens.harness.setup import Setup
+    from actadd_lens.reproduction.setup import Setup
 
     whole = tmp_path / "whole"
     reproduce(model, material, ["sentiment-shift"], whole, sizes=TINY, progress=False)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import actadd_lens as al
-from actadd_lens import displays
-from actadd_lens.forward import Bridge
+from actadd_lens import display as displays
+from actadd_lens.models.bridge import Bridge
 
 OPTIONS: dict[str, Any] = {"samples": 2, "max_new_tokens": 5}
 PROMPT = "I hate you because she talks"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 import actadd_lens as al
-from actadd_lens import files
+from actadd_lens.vectors import files
 
 POINT = "blocks.1.hook_resid_pre"
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -5,7 +5,7 @@ import torch
 from conftest import ARCHITECTURES, D_MODEL, N_CTX, N_LAYERS, PARALLEL
 
 import actadd_lens as al
-from actadd_lens import forward
+from actadd_lens.models import bridge as forward
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens.forward import Bridge
-from actadd_lens.prompts import tokenize
-from actadd_lens.sampling import drawn_tokens, exponential_noise, random_stream
+from actadd_lens.generation.sampling import drawn_tokens, exponential_noise, random_stream
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import tokenize
 
 PROMPTS = ["I hate you because", "I", "The wedding was on a sunny day in May"]
 LAYER = 1
@@ -200,7 +200,7 @@ def test_hooks_and_modes_after_are_those_before(
     before = state()
     try:
         if fails:
-            monkeypatch.setattr("actadd_lens.decoding.forward.decode_step", _interrupted)
+            monkeypatch.setattr("actadd_lens.generation.decoding.forward.decode_step", _interrupted)
             with pytest.raises(KeyboardInterrupt):
                 generate(model, PROMPTS, two_rows(model))
         else:
@@ -348,7 +348,7 @@ def test_a_prompt_beyond_the_context_is_named_before_anything_runs(model: Bridge
 def test_a_vector_that_does_not_fit_is_refused_before_anything_runs(
     model: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actadd_lens.forward.prefill", _interrupted)
+    monkeypatch.setattr("actadd_lens.models.bridge.prefill", _interrupted)
     vector = al.SteeringVector(torch.ones(5, model.cfg.d_model), "blocks.1.hook_resid_pre")
     with pytest.raises(al.PositionError, match="vector has 5 rows, prompt 1 has 2 tokens"):
         generate(model, [PROMPTS[2], "I"], vector, batch_size=1)

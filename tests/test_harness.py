@@ -14,11 +14,13 @@ from pyarrow import parquet
 from real_data import sentences, write_data
 
 import actadd_lens as al
-from actadd_lens.experiments.catalogue import experiment
-from actadd_lens.harness.bundled import Bundled
-from actadd_lens.harness.concepts import Material, Sound
-from actadd_lens.harness.cost import cost
-from actadd_lens.harness.criteria import (
+from actadd_lens.models.load import load_model
+from actadd_lens.models.tokens import encode
+from actadd_lens.reproduction.bundled import Bundled
+from actadd_lens.reproduction.catalogue import experiment
+from actadd_lens.reproduction.concepts import Material, Sound
+from actadd_lens.reproduction.cost import cost
+from actadd_lens.reproduction.criteria import (
     HEADING,
     Verdict,
     at_least,
@@ -27,17 +29,15 @@ from actadd_lens.harness.criteria import (
     set_up,
     told,
 )
-from actadd_lens.harness.outcome import Outcome, keep, kept_in
-from actadd_lens.harness.readings import Change, Readings, changed, each, text_of
-from actadd_lens.harness.real import Coherent, Judges, Reads, Real
-from actadd_lens.harness.report import Description, overview, report
-from actadd_lens.harness.setup import Setup
-from actadd_lens.harness.sizes import Sizes
-from actadd_lens.harness.vocabulary import OPEN_PROMPTS
-from actadd_lens.harness.work import Ask, Work
-from actadd_lens.models import load_model
-from actadd_lens.presets import PRESETS
-from actadd_lens.prompts import encode
+from actadd_lens.reproduction.outcome import Outcome, keep, kept_in
+from actadd_lens.reproduction.presets import PRESETS
+from actadd_lens.reproduction.readings import Change, Readings, changed, each, text_of
+from actadd_lens.reproduction.real import Coherent, Judges, Reads, Real
+from actadd_lens.reproduction.report import Description, overview, report
+from actadd_lens.reproduction.setup import Setup
+from actadd_lens.reproduction.sizes import Sizes
+from actadd_lens.reproduction.vocabulary import OPEN_PROMPTS
+from actadd_lens.reproduction.work import Ask, Work
 from actadd_lens.statistics import proportion
 from actadd_lens.sweeps.cells import clean_cell
 from actadd_lens.testbed import Valid
@@ -278,7 +278,7 @@ def test_open_prompts_of_the_splits_share_no_action():
 def test_documents_are_read_no_further_than_they_are_wanted(real, monkeypatch):
     taken = []
     monkeypatch.setattr(
-        "actadd_lens.corpora.pages",
+        "actadd_lens.reproduction.data.pages",
         lambda _: (taken.append(i) or text for i, text in enumerate(sentences(20, seed=7))),
     )
     assert len(real.documents(2)) == 2
@@ -304,7 +304,9 @@ def test_settings_of_the_paper_are_used_where_pair_and_model_are_its(bridge, rea
     assert real.concept("sentiment").cell is None
     monkeypatch.setattr(real.model.cfg, "model_name", "somewhere/gpt2-xl")
     assert real.concept("sentiment").cell is None  # the name alone is not enough
-    monkeypatch.setattr("actadd_lens.harness.real.shape_of", lambda _: PRESETS["gpt2-xl"].shape)
+    monkeypatch.setattr(
+        "actadd_lens.reproduction.real.shape_of", lambda _: PRESETS["gpt2-xl"].shape
+    )
     setting = PRESETS["gpt2-xl"].paper["sentiment"]
     assert (setting.positive, setting.negative) == ("Love", "Hate")
     assert real.concept("sentiment").cell == (setting.layer, setting.coefficient)

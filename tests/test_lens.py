@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from oracle import Addition, logits, start_of, stream
 
 import actadd_lens as al
-from actadd_lens import lens
-from actadd_lens.lens import lens_logprobs, logit_lens, unembed_vector
-from actadd_lens.prompts import tokenize
+from actadd_lens.analysis import lens
+from actadd_lens.analysis.lens import lens_logprobs, logit_lens, unembed_vector
+from actadd_lens.models.tokens import tokenize
 
 PROMPT = "I love you and you hate me"
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(3))

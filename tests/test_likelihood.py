@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from oracle import Addition, logits, start_of
 
 import actadd_lens as al
-from actadd_lens.likelihood import kl_terms, next_token_logprobs
-from actadd_lens.prompts import tokenize
+from actadd_lens.analysis.logprobs import kl_terms, next_token_logprobs
+from actadd_lens.models.tokens import tokenize
 
 TEXTS = ["I love you and you hate me", "She talks", "The wedding was on a sunny day in May"]
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(3))

@@ -9,7 +9,7 @@ from conftest import N_CTX
 
 import actadd_lens as al
 from actadd_lens.metrics import Fluency
-from actadd_lens.prompts import encode
+from actadd_lens.models.tokens import encode
 
 TEXTS = (" you are late", " love", " she talks about weddings constantly", " him")
 PROMPT = "I hate you because"

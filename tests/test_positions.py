@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from oracle import start_of
 
 import actadd_lens as al
-from actadd_lens.positions import NO_ROW, check_rows, parse, row_index
+from actadd_lens.steering.positions import NO_ROW, check_rows, parse, row_index
 
 ANCHORED = st.one_of(st.sampled_from(["front", "middle", "back"]), st.integers(-8, 8))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens import prompts
+from actadd_lens.models import tokens as prompts
 
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5)
 

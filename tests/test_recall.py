@@ -6,8 +6,8 @@ from conftest import D_MODEL
 from oracle import Addition, logits
 
 import actadd_lens as al
-from actadd_lens.prompts import encode, tokenize
-from actadd_lens.recall import answer_ranks, precision_at_k
+from actadd_lens.analysis.facts import answer_ranks, precision_at_k
+from actadd_lens.models.tokens import encode, tokenize
 
 FACTS = [("The wedding was on a sunny", "day"), ("I love", "you"), ("She talks about", "weddings")]
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(4))

@@ -6,9 +6,10 @@ from conftest import ARCHITECTURES, D_MODEL, N_LAYERS
 from oracle import Addition, logits
 
 import actadd_lens as al
-from actadd_lens import forward, prompts
-from actadd_lens.resuming import resumable
-from actadd_lens.steering import add_rows
+from actadd_lens.models import bridge as forward
+from actadd_lens.models import tokens as prompts
+from actadd_lens.models.partial import resumable
+from actadd_lens.steering.hooks import add_rows
 
 TEXTS = ["I love you and you hate me", "She talks"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actadd_lens.errors import SamplingError
-from actadd_lens.sampling import (
+from actadd_lens.generation.sampling import (
     Sampling,
     adjusted_logits,
     drawn_tokens,

@@ -8,7 +8,7 @@ from conftest import D_MODEL
 
 import actadd_lens as al
 from actadd_lens import metrics
-from actadd_lens.scoring import score_texts
+from actadd_lens.metrics.scoring import score_texts
 
 COMPLETIONS = [
     al.Completion("p", text, (), (), prompt, sample)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from oracle import stream
 
 import actadd_lens as al
-from actadd_lens import caches, separation
-from actadd_lens.prompts import encode, tokenize
-from actadd_lens.separation import separability, split_half
+from actadd_lens.models.tokens import encode, tokenize
+from actadd_lens.vectors import activations as caches
+from actadd_lens.vectors import similarity as separation
+from actadd_lens.vectors.similarity import separability, split_half
 
 PAIRS = [
     ("I love you", "I hate you"),

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from oracle import Addition, greedy, logits, start_of
 
 import actadd_lens as al
-from actadd_lens import forward, prompts, steering
-from actadd_lens.forward import SITES
-from actadd_lens.positions import ANCHORS
+from actadd_lens.models import bridge as forward
+from actadd_lens.models import tokens as prompts
+from actadd_lens.models.bridge import SITES
+from actadd_lens.steering import hooks as steering
+from actadd_lens.steering.positions import ANCHORS
 
 LONG, SHORT = "I love you and you hate me", "She talks"
 POINT = "blocks.1.hook_resid_pre"

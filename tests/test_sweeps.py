@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from oracle import Addition, logits, start_of
 
 import actadd_lens as al
-from actadd_lens import metrics, prompts
+from actadd_lens import metrics
 from actadd_lens.metrics.logits import LogitMetric
+from actadd_lens.models import tokens as prompts
 from actadd_lens.sweeps.cells import Run, numbers, several
 
 PAIR = ("Love you", "Hate")
@@ -143,7 +144,7 @@ def test_completions_are_those_of_generate(bridge):
 
 def test_a_vector_at_generated_tokens_is_generated_with_anywhere(bridge):
     """Packed decode steps add a row of its own to each completion."""
-    from actadd_lens.ablations import position_ablation
+    from actadd_lens.sweeps.ablations import position_ablation
 
     model = bridge("gemma2")
     vector = 2 * al.mean_difference(model, [PAIR, ("I", "She")], 1)
@@ -276,7 +277,7 @@ def test_a_metric_of_the_callers_own(neo):
 
 
 def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
-    from actadd_lens import resuming
+    from actadd_lens.models import partial as resuming
 
     seen = []
     for name in ("logits", "logits_and_streams"):
@@ -485,7 +486,7 @@ def test_a_metric_keeps_the_name_that_it_was_given_under(bridge):
     each_sequence=st.integers(0, 100),
 )
 def test_what_is_read_in_one_pass_keeps_to_the_budget(lengths, total, each_sequence):
-    from actadd_lens.batching import batches
+    from actadd_lens.models.memory import batches
     from actadd_lens.sweeps.budget import Budget
 
     bound = Budget(total, 3, each_sequence, most_tokens=64)

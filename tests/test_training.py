@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import actadd_lens as al
 from actadd_lens.testbed.tasks import CHECKPOINT
-from actadd_lens.testbed.training import Recipe, rows, schedule, train, train_tokenizer
+from tools.testbed_training import Recipe, rows, schedule, train, train_tokenizer
 
 TINY = Recipe(steps=3, batch=2, length=16, context=32, width=32, vocabulary=300, tokenizer_rows=50)
 

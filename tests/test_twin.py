@@ -11,8 +11,9 @@ import torch
 from conftest import ARCHITECTURES
 
 import actadd_lens as al
-from actadd_lens import forward, twin
-from actadd_lens.forward import Bridge
+from actadd_lens.models import bridge as forward
+from actadd_lens.models import plain as twin
+from actadd_lens.models.bridge import Bridge
 
 PROMPTS = ["I love you", "The wedding was on a sunny day", "I"]
 
@@ -131,7 +132,7 @@ def test_a_weight_changed_in_place_is_never_missed(
         with torch.no_grad():
             weight.mul_(-2)
     steered_by_twin = texts(own)
-    monkeypatch.setattr("actadd_lens.decoding.clean_twin", lambda _: None)
+    monkeypatch.setattr("actadd_lens.generation.decoding.clean_twin", lambda _: None)
     assert texts(own) == steered_by_twin
 
 
@@ -142,7 +143,7 @@ def test_a_parameter_that_was_replaced_is_never_missed(
     linear = own.original_model.gpt_neox.layers[2].mlp.dense_4h_to_h.original_component
     linear.weight = torch.nn.Parameter(-linear.weight.detach())
     with_twin = texts(own)
-    monkeypatch.setattr("actadd_lens.decoding.clean_twin", lambda _: None)
+    monkeypatch.setattr("actadd_lens.generation.decoding.clean_twin", lambda _: None)
     assert texts(own) == with_twin
 
 

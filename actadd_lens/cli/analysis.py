@@ -25,8 +25,8 @@ def shift(prompt: str, model: str, top: int, **options: Any) -> None:
     """
     source = Source.among(options, required=True)
     with status(f"loading {model}"):
-        from actadd_lens.likelihood import next_token_shift
-        from actadd_lens.models import load_model
+        from actadd_lens.analysis.logprobs import next_token_shift
+        from actadd_lens.models.load import load_model
 
         bridge = load_model(model)
     frame = next_token_shift(bridge, prompt, source.load(bridge))
@@ -73,14 +73,14 @@ def score(
     if output is not None:
         check_writable(output)
     with status("scoring"):
-        from actadd_lens.files import write_atomically
-        from actadd_lens.scoring import score_texts
+        from actadd_lens.metrics.scoring import score_texts
         from actadd_lens.texts import read_texts
+        from actadd_lens.vectors.files import write_atomically
 
         records = read_texts(file)
         bridge, steering = None, None
         if source.is_given:
-            from actadd_lens.models import load_model
+            from actadd_lens.models.load import load_model
 
             bridge = load_model(model)
             steering = source.load(bridge)

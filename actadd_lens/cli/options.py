@@ -218,7 +218,7 @@ class Source:
 
     def load(self, model: Any) -> SteeringVector:
         """The vector, at its position and times the coefficient."""
-        from actadd_lens.vectors import SteeringVector
+        from actadd_lens.vectors.vector import SteeringVector
 
         vector = (
             SteeringVector.load(self.vector)
@@ -263,7 +263,7 @@ def loaded(model: str) -> Any:
     """The model; for one as small as the bundled one a second thread only gets in the way."""
     import torch
 
-    from actadd_lens.models import load_model
+    from actadd_lens.models.load import load_model
 
     if model == "testbed":
         torch.set_num_threads(1)
@@ -272,14 +272,14 @@ def loaded(model: str) -> Any:
 
 def pair_of(positive: Any, negative: Any, pad: str | None) -> ContrastPair:
     """The pair that the options name."""
-    from actadd_lens.prompts import ContrastPair
+    from actadd_lens.models.tokens import ContrastPair
 
     return ContrastPair(positive, negative, **({} if pad is None else {"pad": pad}))
 
 
 def vector_of(model: Any, pair: Any, layer: Any, site: str | None = None) -> SteeringVector:
     """The vector of a pair at a layer."""
-    from actadd_lens.extraction import extract
+    from actadd_lens.vectors.extraction import extract
 
     return extract(model, pair, [layer], site=site or "resid_pre")[layer]
 

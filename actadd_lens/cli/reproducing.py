@@ -13,8 +13,8 @@ from actadd_lens.cli.options import loaded
 from actadd_lens.cli.terminal import status, table
 
 if TYPE_CHECKING:
-    from actadd_lens.experiments.catalogue import Experiment
-    from actadd_lens.harness.outcome import Kept
+    from actadd_lens.reproduction.catalogue import Experiment
+    from actadd_lens.reproduction.outcome import Kept
 
 
 @cli.command()
@@ -69,7 +69,7 @@ def reproduce(
     report. On the testbed all of them take some minutes; with a real model and the real data they
     are at the paper's scale (see docs/scale.md).
     """
-    from actadd_lens.experiments.catalogue import NAMES, check_names, experiment
+    from actadd_lens.reproduction.catalogue import NAMES, check_names, experiment
 
     if listed:
         table([(name, experiment(name).question) for name in NAMES])
@@ -84,8 +84,8 @@ def reproduce(
     if options["device"] and options["n_devices"]:
         raise click.UsageError("--device and --n-devices exclude each other")
     with status(f"loading {model}"):
-        from actadd_lens.experiments.running import reproduce as run
-        from actadd_lens.files import prepare_directory
+        from actadd_lens.reproduction.running import reproduce as run
+        from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
         bridge, material, sizes, rows = _prepared(model, data, options)
@@ -126,8 +126,8 @@ def _prepared(
     """The model, what it is asked, how much of it, and how many rows are decoded at once."""
     from dataclasses import replace
 
-    from actadd_lens.harness import sizes
-    from actadd_lens.harness.bundled import Bundled
+    from actadd_lens.reproduction import sizes
+    from actadd_lens.reproduction.bundled import Bundled
 
     chosen = sizes.TESTBED if model == "testbed" else sizes.PAPER
     if options["n"] is not None:
@@ -136,7 +136,7 @@ def _prepared(
         chosen = replace(chosen, new_tokens=options["new_tokens"])
     if model == "testbed":
         return loaded(model), Bundled(), chosen, None
-    from actadd_lens.harness.real import PROMPT_TOKENS, Judges, Real
+    from actadd_lens.reproduction.real import PROMPT_TOKENS, Judges, Real
 
     given = {
         name: options[f"{name}_judge"]
@@ -156,10 +156,10 @@ def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any,
     """
     import torch
 
-    from actadd_lens.footprint import check_memory
-    from actadd_lens.harness.cost import ROWS
-    from actadd_lens.models import load_model
-    from actadd_lens.presets import PRESETS
+    from actadd_lens.models.load import load_model
+    from actadd_lens.reproduction.cost import ROWS
+    from actadd_lens.reproduction.footprint import check_memory
+    from actadd_lens.reproduction.presets import PRESETS
     from actadd_lens.sweeps.budget import free_memory
 
     device, dtype, several = (options[name] for name in ("device", "dtype", "n_devices"))

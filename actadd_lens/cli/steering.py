@@ -37,7 +37,7 @@ ARCHITECTURES = "bloom, gemma2, gpt2, gpt-j, gpt-neo, gpt-neox, llama, mistral, 
 def demo(out: Path) -> None:
     """Steer the bundled model: completions, success rates with controls, figures."""
     with status("loading the bundled model"):
-        from actadd_lens.demo import heading, questions, run_demo
+        from actadd_lens.cli.demo import heading, questions, run_demo
 
         model = loaded("testbed")
     console = result_console()
@@ -66,8 +66,8 @@ def steer(prompts: tuple[str, ...], model: str, **options: Any) -> None:
     """
     source = Source.among(options, required=True)
     with status(f"loading {model}"):
-        from actadd_lens.comparison import compare
-        from actadd_lens.models import load_model
+        from actadd_lens.generation.comparison import compare
+        from actadd_lens.models.load import load_model
 
         bridge = load_model(model)
     steering = source.load(bridge)
@@ -111,7 +111,7 @@ def extract_command(
     """Write the steering vector of a pair of prompts to a file."""
     check_writable(output)
     with status(f"loading {model}"):
-        from actadd_lens.models import load_model
+        from actadd_lens.models.load import load_model
 
         bridge = load_model(model)
     vector = vector_of(bridge, pair_of(positive, negative, pad), layer, site)
@@ -124,7 +124,7 @@ def extract_command(
 def show(path: Path) -> None:
     """Print what the vector file PATH holds: where it acts, whence it comes (as JSON), its rows."""
     with status("reading"):
-        from actadd_lens.vectors import SteeringVector
+        from actadd_lens.vectors.vector import SteeringVector
 
         vector = SteeringVector.load(path)
     origin = dict(vector.provenance)
@@ -148,7 +148,7 @@ def show(path: Path) -> None:
 @cli.command()
 def models() -> None:
     """List the bundled model, presets with the paper's settings, and how to name another."""
-    from actadd_lens.presets import PRESETS, shape_of
+    from actadd_lens.reproduction.presets import PRESETS, shape_of
 
     columns = ("name", "layers", "parameters", "the paper's setting")
     lines = [("testbed", shape_of("testbed"), "bundled, offline; actadd-lens demo uses it")]

@@ -71,8 +71,8 @@ def sweep(
     }
     with status(f"loading {model}"):
         from actadd_lens import sweeps
-        from actadd_lens.files import prepare_directory
         from actadd_lens.sweeps.search import limit_of
+        from actadd_lens.vectors.files import prepare_directory
 
         for limit in subject_to:
             limit_of(limit)
@@ -137,8 +137,9 @@ def ablate(
     if kind == "reach" and (options["store"] or question.metrics):
         raise click.UsageError("reach has one metric and no store: leave --metric, --store out")
     with status(f"loading {model}"):
-        from actadd_lens import ablations, testbed
-        from actadd_lens.files import prepare_directory
+        from actadd_lens import testbed
+        from actadd_lens.sweeps import ablations
+        from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
         prompts = question.texts()
@@ -195,7 +196,7 @@ def _write(result: Result, out: Path, store: Path | None) -> None:
 
     A part of a result takes no name that a whole one has.
     """
-    from actadd_lens.files import write_atomically
+    from actadd_lens.vectors.files import write_atomically
 
     kind = ("" if result.complete else "interrupted_") + str(result.provenance["kind"])
     written = [out / f"{kind}.parquet", out / f"{kind}_summary.csv"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actadd_lens.errors import MetricError
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 
 _UNIT = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from actadd_lens.forward import Bridge
-from actadd_lens.generation import Completion
-from actadd_lens.likelihood import sequence_logprobs
-from actadd_lens.prompts import check_context, encode
+from actadd_lens.analysis.logprobs import sequence_logprobs
+from actadd_lens.generation.completions import Completion
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import check_context, encode
 
 
 @dataclass(frozen=True, repr=False)

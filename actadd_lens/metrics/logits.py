@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
+from actadd_lens.analysis.logprobs import kl_terms
 from actadd_lens.errors import MetricError
-from actadd_lens.forward import Bridge
-from actadd_lens.likelihood import kl_terms
+from actadd_lens.models.bridge import Bridge
 
 Token: TypeAlias = int | str
 """A token id, or a string of one token of the model that the metric is bound to."""

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import HTTPErrorProcessor, Request, build_opener
 
 from actadd_lens.errors import MetricError
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 
 KEY_VARIABLE: Final = "PERSPECTIVE_API_KEY"
 ENDPOINT: Final = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from actadd_lens import metrics
 from actadd_lens.errors import MetricError
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 
 
 @runtime_checkable

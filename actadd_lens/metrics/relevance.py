@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.loading import load_error, require
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actadd_lens.errors import MetricError
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.classifier import load_classifier
 
 DEFAULT_LABEL = "positive"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.classifier import load_classifier
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import ClassVar, Final
 
 from actadd_lens.errors import MetricError
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 
 WEDDING_WORDS: Final = (
     "wedding",

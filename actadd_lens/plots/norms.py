@@ -16,7 +16,7 @@ from actadd_lens.plots.marks import band, legend, log_ticks
 from actadd_lens.plots.style import COLOURS, drawing, panel_axes
 
 if TYPE_CHECKING:
-    from actadd_lens.vectors import SteeringVector
+    from actadd_lens.vectors.vector import SteeringVector
 else:
     SteeringVector = Any  # a figure of numbers needs no torch
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from actadd_lens.errors import OutputError
-from actadd_lens.files import write_atomically
+from actadd_lens.vectors.files import write_atomically
 
 STYLE = Path(__file__).with_name("actadd.mplstyle")
 COLOURS = tuple(

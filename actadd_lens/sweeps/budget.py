@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from actadd_lens import forward
-from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
 
 _MOST_TOKENS = 4096
 """More tokens in one pass gain nothing more."""
@@ -45,7 +45,7 @@ def budget(model: Bridge, metrics: Sequence[Metric], batch_tokens: int | None) -
     of_text = any(getattr(metric, "over", "last") == "text" for metric in metrics)
     width = 16 * cfg.d_model + 4 * (cfg.d_mlp or 4 * cfg.d_model) + cfg.n_layers * cfg.d_model
     return Budget(
-        total=int(_SHARE * free_memory(forward.device(model))) // 4,
+        total=int(_SHARE * free_memory(bridge.device(model))) // 4,
         each_token=width + (logits if of_text else 0),
         each_sequence=0 if of_text else logits,
         most_tokens=_MOST_TOKENS,

@@ -6,8 +6,8 @@ from operator import index
 from typing import Any, TypeAlias
 
 from actadd_lens.errors import SweepError
-from actadd_lens.prompts import ContrastPair, as_pair
-from actadd_lens.vectors import SteeringVector
+from actadd_lens.models.tokens import ContrastPair, as_pair
+from actadd_lens.vectors.vector import SteeringVector
 
 UNSTEERED = "unsteered"
 """Control of the clean run."""

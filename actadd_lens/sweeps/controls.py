@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from actadd_lens.errors import SweepError
-from actadd_lens.extraction import mean_differences
-from actadd_lens.forward import Bridge
-from actadd_lens.prompts import ContrastPair
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import ContrastPair
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED, Run
-from actadd_lens.vectors import SteeringVector
+from actadd_lens.vectors.extraction import mean_differences
+from actadd_lens.vectors.vector import SteeringVector
 
 NAMES = ("random", "negated", "prompted", "shuffled", "mean_difference")
 DEFAULT = ("random", "negated")

@@ -8,13 +8,12 @@ from os import PathLike
 from typing import Any
 from weakref import ref
 
-from actadd_lens import forward
 from actadd_lens.errors import SweepError
-from actadd_lens.extraction import extract
-from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.positions import parse
-from actadd_lens.prompts import ContrastPair
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import ContrastPair
+from actadd_lens.steering.positions import parse
 from actadd_lens.sweeps.cells import (
     STEERED,
     Cell,
@@ -30,6 +29,7 @@ from actadd_lens.sweeps.controls import DEFAULT, Controls, check_controls
 from actadd_lens.sweeps.identity import fingerprint
 from actadd_lens.sweeps.measuring import measure, resolve, sampling_of
 from actadd_lens.sweeps.search import SweepResult
+from actadd_lens.vectors.extraction import extract
 
 
 def sweep(
@@ -260,7 +260,7 @@ def _measured(
 
 def _layers(model: Bridge, layers: Sequence[int] | None) -> tuple[int, ...]:
     if layers is None:
-        return tuple(range(forward.n_layers(model)))
+        return tuple(range(bridge.n_layers(model)))
     wanted = tuple(numbers("layers", layers, int))
-    forward.check_layers(model, wanted)
+    bridge.check_layers(model, wanted)
     return wanted

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actadd_lens.forward import Bridge
 from actadd_lens.metrics.registry import Metric
+from actadd_lens.models.bridge import Bridge
 
 _DEEP = 6
 """Objects within objects that are looked into."""

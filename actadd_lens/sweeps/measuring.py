@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actadd_lens import forward
 from actadd_lens.errors import MetricError, SweepError
-from actadd_lens.forward import Bridge
-from actadd_lens.generation import check_room
+from actadd_lens.generation.completions import check_room
+from actadd_lens.generation.sampling import Sampling, require_count
 from actadd_lens.metrics.registry import Metric, lookup, reads_logits
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.plain import hooked_points
+from actadd_lens.models.tokens import as_texts, tokenize
 from actadd_lens.progress import bar
-from actadd_lens.prompts import as_texts, tokenize
-from actadd_lens.provenance import source
-from actadd_lens.sampling import Sampling, require_count
-from actadd_lens.steering import as_vectors, check_fit
+from actadd_lens.steering.hooks import as_vectors, check_fit
 from actadd_lens.sweeps.budget import budget
 from actadd_lens.sweeps.cells import Cell, Run
 from actadd_lens.sweeps.identity import fingerprint, hashed, metric_described, plain
@@ -30,7 +30,7 @@ from actadd_lens.sweeps.reading import Reading, readings
 from actadd_lens.sweeps.store import Measured, Store, Text, Value
 from actadd_lens.sweeps.tables import tabulated
 from actadd_lens.sweeps.writing import Writing, judge, writings
-from actadd_lens.twin import hooked_points
+from actadd_lens.vectors.provenance import source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -116,7 +116,7 @@ def measure(
     bound = budget(model, logit_metrics, batch_tokens)
     everything = [(r, p) for r in range(len(runs)) for p in range(len(texts))]
     complete = True
-    with Store.open(store, config) as kept, forward.eval_mode(model):
+    with Store.open(store, config) as kept, bridge.eval_mode(model):
         _tell_versions(kept.settings(), config)
         try:
             left = _left(everything, kept, "logits")

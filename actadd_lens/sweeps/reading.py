@@ -23,18 +23,19 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from actadd_lens import forward, positions
-from actadd_lens.batching import batches
 from actadd_lens.errors import MetricError
-from actadd_lens.forward import Bridge
-from actadd_lens.geometry import stream_point
 from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.prompts import pad_left
-from actadd_lens.resuming import ResumablePass, resumable
-from actadd_lens.steering import add_rows, added, mixed_hooks
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.memory import batches
+from actadd_lens.models.partial import ResumablePass, resumable
+from actadd_lens.models.tokens import pad_left
+from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import add_rows, added, mixed_hooks
 from actadd_lens.sweeps.budget import Budget
 from actadd_lens.sweeps.cells import Run
+from actadd_lens.vectors.norms import stream_point
 
 _log = logging.getLogger("actadd_lens")
 
@@ -130,7 +131,7 @@ class _Batch:
     def _pad(self, run: int) -> tuple[Int[Tensor, "prompt pos"], Int[Tensor, "prompt pos"]]:
         rows = [self.all_tokens[run][p] for p in self.prompts]
         tokens, mask = pad_left(rows, self.model.tokenizer.pad_token_id)
-        device = forward.device(self.model)
+        device = bridge.device(self.model)
         return tokens.to(device), mask.to(device)
 
     @property
@@ -143,16 +144,16 @@ class _Batch:
         self,
     ) -> tuple[Float[Tensor, "prompt kept vocab"], dict[str, Float[Tensor, "prompt pos d_model"]]]:
         points = {stream_point(v) for r in self.wanted for v in self.runs[r].vectors}
-        layers = {forward.hook_point(layer): layer for layer in map(forward.layer_of, points)}
+        layers = {bridge.hook_point(layer): layer for layer in map(bridge.layer_of, points)}
         if self.passes is None or points != layers.keys():
-            logits, streams = forward.logits_and_streams(
+            logits, streams = bridge.logits_and_streams(
                 self.model, self.tokens, self.mask, sorted(points), self.keep
             )
         else:
             logits, entering = self.passes.logits_and_streams(
                 self.tokens, self.mask, sorted(layers.values()), self.keep
             )
-            streams = {forward.hook_point(layer): entering[layer] for layer in entering}
+            streams = {bridge.hook_point(layer): entering[layer] for layer in entering}
         return logits.float().log_softmax(dim=-1), streams
 
     def chunks(self, at_once: int) -> Iterator[list[int]]:
@@ -170,7 +171,7 @@ class _Batch:
         """Layer that a pass of the run can begin at, if any."""
         points = {vector.hook_point for vector in run.vectors}
         layers = {vector.layer for vector in run.vectors}
-        if self.passes is None or points != {forward.hook_point(layer) for layer in layers}:
+        if self.passes is None or points != {bridge.hook_point(layer) for layer in layers}:
             return None
         return layers.pop() if len(layers) == 1 else None
 
@@ -201,7 +202,7 @@ class _Batch:
             return None
         if first.prefix:
             tokens, mask = self._pad(chunk[0])
-            return forward.logits(self.model, tokens, mask, keep=self.keep)
+            return bridge.logits(self.model, tokens, mask, keep=self.keep)
         steerings = [self.runs[index].vectors for index in chunk]
         tokens, mask = (
             repeat(t, "prompt pos -> (run prompt) pos", run=len(chunk))
@@ -211,8 +212,8 @@ class _Batch:
         if self.passes is None or layer is None:
             each = [vectors for vectors in steerings for _ in self.prompts]
             hooks = mixed_hooks(self.model, each, mask)
-            return forward.logits(self.model, tokens, mask, hooks, self.keep)
-        stream = self._clean[1][forward.hook_point(layer)]
+            return bridge.logits(self.model, tokens, mask, hooks, self.keep)
+        stream = self._clean[1][bridge.hook_point(layer)]
         entering = torch.cat([add_rows(stream, vectors, self.real) for vectors in steerings])
         return self.passes.logits(layer, entering, tokens, mask, self.keep)
 

@@ -8,12 +8,12 @@ from io import BytesIO
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actadd_lens import displays
+from actadd_lens import display
 from actadd_lens.errors import SweepError, SweepFileError
-from actadd_lens.files import write_atomically
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
 from actadd_lens.sweeps.tables import typed
+from actadd_lens.vectors.files import write_atomically
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -193,14 +193,14 @@ class Result:
         tables = [
             self._displayed(name, unfolded=not place) for place, name in enumerate(self.metrics)
         ]
-        return displays.block(
+        return display.block(
             title,
-            *(displays.muted(line.strip()) for line in remarks),
+            *(display.muted(line.strip()) for line in remarks),
             *tables,
-            displays.muted("mean [95 % interval over prompts]; .summary() has all figures"),
+            display.muted("mean [95 % interval over prompts]; .summary() has all figures"),
         )
 
-    def _displayed(self, metric: str, *, unfolded: bool) -> displays.Markup:
+    def _displayed(self, metric: str, *, unfolded: bool) -> display.Markup:
         """The first cells of a metric, each beside its controls."""
         import pandas as pd
 
@@ -221,17 +221,17 @@ class Result:
         runs = sorted(found, key=lambda run: run != STEERED)  # after an interrupt it may come late
         every = rows.loc[rows["control"] != UNSTEERED, labels].drop_duplicates()
         left = len(every) - len(cells)
-        return displays.folded(
+        return display.folded(
             f"{metric}{clean}",
-            displays.table(
+            display.table(
                 [*(labels[i] for i in told), *("steered" if r == STEERED else r for r in runs)],
                 [
-                    [*(cell[i] for i in told), *(displays.unbroken(texts.get(r)) for r in runs)]
+                    [*(cell[i] for i in told), *(display.unbroken(texts.get(r)) for r in runs)]
                     for cell, texts in cells.items()
                 ],
                 tinted=len(told) if STEERED in found else None,
             ),
-            displays.muted(f"... and {left} more cells" if left else ""),
+            display.muted(f"... and {left} more cells" if left else ""),
             unfolded=unfolded,
         )
 

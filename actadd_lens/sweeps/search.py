@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actadd_lens.errors import SweepError
-from actadd_lens.prompts import as_texts
+from actadd_lens.models.tokens import as_texts
 from actadd_lens.statistics import ClusterInterval
 from actadd_lens.sweeps.cells import STEERED, UNSTEERED
 from actadd_lens.sweeps.results import Result, brief, noted

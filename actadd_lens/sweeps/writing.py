@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from actadd_lens.decoding import Request
 from actadd_lens.errors import MetricError
-from actadd_lens.forward import Bridge
-from actadd_lens.generation import Completion, completions
+from actadd_lens.generation.completions import Completion, completions
+from actadd_lens.generation.decoding import Request
+from actadd_lens.generation.sampling import Sampling
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.sampling import Sampling
+from actadd_lens.models.bridge import Bridge
 from actadd_lens.sweeps.cells import Run
 
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from actadd_lens.errors import MetricError
-from actadd_lens.generation import Completion
+from actadd_lens.generation.completions import Completion
 from actadd_lens.testbed.lexicon import TOPICS
 from actadd_lens.testbed.oracle import facts, is_valid, register, sentiment, topic
 

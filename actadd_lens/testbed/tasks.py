@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from actadd_lens.errors import TestbedError
-from actadd_lens.prompts import ContrastPair
+from actadd_lens.models.tokens import ContrastPair
 from actadd_lens.testbed.oracle import Kind, register, sentiment, topic
 
 

@@ -1,0 +1,209 @@
+"""Log-probabilities of given text and of what follows it: no sampling, no judge.
+
+Position i predicts token i + 1. Texts are read in batches of like length.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actadd_lens.errors import PromptError
+from actadd_lens.generation.sampling import require_count
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.memory import batches
+from actadd_lens.models.tokens import pad_left, pad_right, token_texts, tokenize
+from actadd_lens.progress import bar
+from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import Steering, as_vectors, check_fit, fwd_hooks
+from actadd_lens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:
+    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+
+def token_logprobs(
+    model: Bridge,
+    texts: str | Sequence[str],
+    steering: Steering = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Float[Tensor, "pos"]]:
+    """Log-probability of every token of the texts, given those before it.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        texts: BOS is put in front of each.
+        steering: A vector, several that add up, or None.
+        batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        For each text log p(token i + 1 | tokens 0 to i) in nats, i = 0, 1, ...: one value less
+        than it has tokens, BOS included. Float32, on the CPU.
+
+    Raises:
+        PromptError: No text, an empty one, or one beyond the context.
+        PositionError: A vector does not fit on a text.
+        VectorError, LayerError: A vector that does not fit the model.
+
+    >>> model = load_model("testbed")
+    >>> [values] = token_logprobs(model, ["Anna loved the concert."])
+    >>> len(values) == len(model.to_tokens("Anna loved the concert.", prepend_bos=True)[0]) - 1
+    True
+    """
+    return sequence_logprobs(model, tokenize(model, texts), steering, batch_size, progress)
+
+
+def sequence_logprobs(
+    model: Bridge,
+    sequences: Sequence[Sequence[int]],
+    steering: Steering = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Float[Tensor, "pos"]]:
+    """As ``token_logprobs``, of sequences of token ids."""
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
+    for index, ids in enumerate(sequences):
+        if len(ids) < 2:
+            raise PromptError(
+                f"text {index} has 1 token, BOS: nothing is predicted in it; give it words"
+            )
+    vectors = as_vectors(model, steering)
+    check_fit(sequences, vectors)
+    vectors = tuple(vector for vector in vectors if vector.rows.any())
+    spare = _spares_last_token(sequences, vectors)
+    place = bridge.device(model)
+    read: dict[int, Tensor] = {}
+    with bar(len(sequences), "text", "reading", progress) as advance:
+        for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
+            rows = [sequences[index] for index in batch]
+            inputs = [ids[:-1] for ids in rows] if spare else rows
+            tokens, mask = (t.to(place) for t in pad_right(inputs, model.tokenizer.pad_token_id))
+            logits = bridge.logits(model, tokens, mask, fwd_hooks(model, vectors, mask))
+            for index, ids, row in zip(batch, rows, logits, strict=True):
+                row = row[: len(ids) - 1].float()
+                chosen = row.gather(1, torch.tensor(ids[1:], device=place)[:, None])[:, 0]
+                read[index] = (chosen - row.logsumexp(dim=1)).cpu()
+            advance(len(batch))
+    return [read[index] for index in range(len(sequences))]
+
+
+def next_token_logprobs(
+    model: Bridge,
+    prompts: str | Sequence[str],
+    steering: Steering = None,
+    *,
+    batch_size: int | None = None,
+) -> Float[Tensor, "prompt vocab"]:
+    """Log-probabilities (nats) of what follows each prompt's last token.
+
+    Arguments and errors are those of ``token_logprobs``.
+
+    Returns:
+        A row for each prompt, a column for each token of the vocabulary; float32, on the CPU.
+
+    >>> model = load_model("testbed")
+    >>> next_token_logprobs(model, "The capital of Arvenia is").exp().sum()
+    tensor(1.0000)
+    """
+    read: dict[int, Tensor] = {}
+    for batch, logprobs in predictions(model, tokenize(model, prompts), steering, batch_size):
+        read |= dict(zip(batch, logprobs.cpu(), strict=True))
+    return torch.stack([read[index] for index in range(len(read))])
+
+
+def predictions(
+    model: Bridge,
+    sequences: Sequence[Sequence[int]],
+    steering: Steering = None,
+    batch_size: int | None = None,
+) -> Iterator[tuple[list[int], Float[Tensor, "prompt vocab"]]]:
+    """As ``next_token_logprobs``, of token ids, a batch at a time with the prompts' indices."""
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
+    check_fit(sequences, as_vectors(model, steering))
+    place = bridge.device(model)
+    for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
+        rows = [sequences[index] for index in batch]
+        tokens, mask = (t.to(place) for t in pad_left(rows, model.tokenizer.pad_token_id))
+        logits, _ = bridge.prefill(model, tokens, mask, fwd_hooks(model, steering, mask))
+        yield batch, logits.float().log_softmax(dim=1)
+
+
+def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFrame:
+    """How steering moves the distribution of the token after a prompt.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        prompt: One text; BOS is put in front.
+        steering: A vector, or several that add up.
+
+    Returns:
+        A row for each token of the vocabulary, the largest contributions first: ``token`` (its
+        text), ``token_id``, ``p_clean``, ``p_steered``, ``log_ratio`` = log(p_steered / p_clean)
+        in nats, and ``kl_contribution`` = p_steered * log_ratio, which sums to
+        KL(steered || clean).
+
+    Raises:
+        PromptError, PositionError, VectorError, LayerError: See ``token_logprobs``.
+
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> shift = next_token_shift(model, "We hated the song. It was a", 4 * vector)
+    >>> bool(shift["kl_contribution"].sum() >= 0)
+    True
+    """
+    import pandas as pd
+
+    if not isinstance(prompt, str):
+        raise PromptError(f"one prompt is asked for, not {prompt!r}: give a string")
+    clean, steered = (next_token_logprobs(model, prompt, s)[0] for s in (None, steering))
+    shift = pd.DataFrame(
+        {
+            "token": token_texts(model, range(len(clean))),
+            "token_id": range(len(clean)),
+            "p_clean": clean.exp(),
+            "p_steered": steered.exp(),
+            "log_ratio": steered - clean,
+            "kl_contribution": kl_terms(steered, clean),
+        }
+    )
+    return shift.sort_values("kl_contribution", ascending=False, ignore_index=True)
+
+
+def kl_terms(
+    p: Float[Tensor, "*batch vocab"], q: Float[Tensor, "*batch vocab"]
+) -> Float[Tensor, "*batch vocab"]:
+    """What each token contributes to KL(p || q), in nats: p log(p / q), and 0 where p is 0.
+
+    Args:
+        p: Log-probabilities.
+        q: Log-probabilities; where q is 0 and p is not, the term is infinite.
+
+    >>> p = torch.tensor([0.0, -torch.inf])
+    >>> kl_terms(p, torch.tensor([0.5, 0.5]).log())
+    tensor([0.6931, 0.0000])
+    """
+    ratio = torch.where(p == -math.inf, torch.zeros_like(p), p - q)
+    return torch.where(ratio == math.inf, ratio, p.exp() * ratio)  # exp may come out as 0
+
+
+def _spares_last_token(
+    sequences: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]
+) -> bool:
+    """Whether the texts can be read without their last token, which predicts nothing in them.
+
+    Not if a row lands on it, or its place is counted from the end.
+    """
+    ends = [positions.parse(v.position).end_from_front(len(v.rows)) for v in vectors]
+    shortest = min(map(len, sequences))
+    return all(end is not None and end < shortest for end in ends)

@@ -1,0 +1,226 @@
+"""Perplexity of given texts under the steered model, the clean one, and a prompted one.
+
+A vector lands on tokens of the text itself. What is predicted at those positions, and before them,
+says nothing about its effect on what follows, so it is left out unless asked for: the paper masks
+it likewise (its figure 2).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actadd_lens.analysis.logprobs import sequence_logprobs
+from actadd_lens.errors import PromptError
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import check_context, encode, tokenize
+from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import Steering, as_vectors, check_fit
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:
+    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+_RATIOS = ("ratio", "ratio_prompted")
+
+
+def perplexity_ratio(
+    model: Bridge,
+    texts: Sequence[str],
+    steering: Steering,
+    *,
+    mask_injected: bool = True,
+    labels: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> DataFrame:
+    """Perplexity of each text under the steered model over that under the clean one.
+
+    Figure 2 of the paper: below 1, steering makes the text likelier.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        texts: Texts to read.
+        steering: A vector, or several that add up.
+        mask_injected: Whether to leave out what is predicted at the positions where rows land,
+            and before them.
+        labels: A label for each text, e.g. "on topic", kept in a column ``label``.
+        batch_size: Texts read at once.
+        progress: Whether to show progress bars.
+
+    Returns:
+        A row for each text: ``text``; ``label`` if given; ``logprob_clean`` and
+        ``logprob_steered``, means over the tokens that count (nats per token); ``n_tokens``, how
+        many count; ``ratio`` = exp(logprob_clean - logprob_steered). See ``ratio_summary``. A text
+        that ends before the rows do has no token that counts, and NaN for figures.
+
+    Raises:
+        PromptError: No text, an empty one, one beyond the context, no text with a token that
+            counts, or another number of labels than of texts.
+        PositionError, VectorError, LayerError: A vector that does not fit.
+
+    >>> model = load_model("testbed")
+    >>> v = 4 * SteeringVector.from_pair(model, (" weddings", " "), layer=2)
+    >>> perplexity_ratio(model, ["It was a lovely wedding. We loved the bride."], v).columns[-1]
+    'ratio'
+    """
+    sequences = tokenize(model, texts)
+    counted = _counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
+    clean, steered = (
+        sequence_logprobs(model, sequences, s, batch_size, progress) for s in (None, steering)
+    )
+    runs = {"clean": clean, "steered": steered}
+    return _means(texts, labels, {name: _tails(v, counted) for name, v in runs.items()})
+
+
+def prompting_ratio(
+    model: Bridge,
+    texts: Sequence[str],
+    steering: Steering,
+    prompt: str,
+    *,
+    labels: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> DataFrame:
+    """Steering against prompting on the same texts: the prompt's words are put before the text.
+
+    All three runs count the same tokens of a text: those behind the positions where rows land.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        texts: Texts to read.
+        steering: A vector, or several that add up.
+        prompt: Words put between BOS and the text; the text begins as it does alone, so end the
+            prompt with what should part them.
+        labels: A label for each text, kept in a column ``label``.
+        batch_size: Texts read at once.
+        progress: Whether to show progress bars.
+
+    Returns:
+        As ``perplexity_ratio``, with ``logprob_prompted`` and ``ratio_prompted`` =
+        exp(logprob_clean - logprob_prompted).
+
+    Raises:
+        PromptError: As of ``perplexity_ratio``, and where prompt and text together are beyond the
+            context.
+        PositionError, VectorError, LayerError: A vector that does not fit.
+
+    >>> model = load_model("testbed")
+    >>> v = 4 * SteeringVector.from_pair(model, (" weddings", " "), layer=2)
+    >>> text = "It was a lovely wedding. We loved the bride."
+    >>> prompting_ratio(model, [text], v, "Weddings. ").columns.tolist()[-2:]
+    ['ratio', 'ratio_prompted']
+    """
+    sequences = tokenize(model, texts)
+    head = encode(model, prompt)
+    prompted = [[*head, *ids[1:]] for ids in sequences]
+    for index, ids in enumerate(prompted):
+        check_context(model, len(ids), f"text {index} with the prompt before it")
+    counted = _counted(model, sequences, steering)
+    runs = {
+        "clean": sequence_logprobs(model, sequences, None, batch_size, progress),
+        "steered": sequence_logprobs(model, sequences, steering, batch_size, progress),
+        "prompted": sequence_logprobs(model, prompted, None, batch_size, progress),
+    }
+    behind = {
+        name: _tails(v, [n + len(head) - 1 for n in counted] if name == "prompted" else counted)
+        for name, v in runs.items()
+    }
+    return _means(texts, labels, behind)
+
+
+def ratio_summary(
+    frame: DataFrame, *, by: str | None = None, confidence: float = 0.95
+) -> DataFrame:
+    """Perplexity ratios with intervals over texts, for all of them or by a label.
+
+    Args:
+        frame: From ``perplexity_ratio`` or ``prompting_ratio``.
+        by: A column of labels.
+        confidence: Coverage of the intervals.
+
+    Returns:
+        For each label and ratio the geometric mean over texts, which is exp of the mean change of
+        log-prob per token: ``mean``, ``low``, ``high`` (bootstrap over texts), ``n``, and how many
+        are ``missing``, being too short.
+
+    Raises:
+        PromptError: There is no such column.
+
+    >>> model = load_model("testbed")
+    >>> v = 4 * SteeringVector.from_pair(model, (" weddings", " "), layer=2)
+    >>> texts = ["We loved the bride at noon.", "The rocket left at noon."]
+    >>> ratios = perplexity_ratio(model, texts, v, labels=["weddings", "other"])
+    >>> ratio_summary(ratios, by="label")[["label", "n"]].values.tolist()
+    [['weddings', 1], ['other', 1]]
+    """
+    import pandas as pd
+
+    from actadd_lens.statistics import mean
+
+    if by is not None and by not in frame:
+        raise PromptError(f"no column {by!r}: the frame has {', '.join(map(str, frame.columns))}")
+    groups = [("all", frame)] if by is None else list(frame.groupby(by, sort=False))
+    lines = []
+    for label, texts in groups:
+        for column in [name for name in _RATIOS if name in texts]:
+            ratios = texts[column].dropna()
+            figures = [math.nan] * 3
+            if len(ratios):
+                change = mean([math.log(ratio) for ratio in ratios], confidence)
+                figures = [math.exp(x) for x in (change.mean, change.low, change.high)]
+            lines.append((column, label, *figures, len(ratios), len(texts) - len(ratios)))
+    return pd.DataFrame(
+        lines, columns=["ratio", by or "label", "mean", "low", "high", "n", "missing"]
+    )
+
+
+def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steering) -> list[int]:
+    """For each text the first position whose prediction is behind all rows of the vectors.
+
+    A vector that is spread over the whole prompt masks nothing: there is no text behind it.
+    """
+    vectors = as_vectors(model, steering)
+    check_fit(sequences, vectors)
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    first = torch.zeros_like(lengths)
+    for vector in vectors:
+        ends = positions.parse(vector.position).ends(lengths, len(vector.rows))
+        first = torch.maximum(first, ends)
+    if bool((first > lengths - 2).all()):
+        raise PromptError(
+            f"the longest text has {int(lengths.max())} tokens (BOS included), the vector ends at "
+            f"position {int(first.max()) - 1}: no prediction is left behind it in any text; give "
+            "longer texts, or count all predictions with mask_injected=False"
+        )
+    return [int(n) for n in first]
+
+
+def _tails(values: Sequence[Tensor], skipped: Sequence[int]) -> list[Tensor]:
+    return [row[n:] for row, n in zip(values, skipped, strict=True)]
+
+
+def _means(
+    texts: Sequence[str], labels: Sequence[str] | None, runs: Mapping[str, Sequence[Tensor]]
+) -> DataFrame:
+    """A row for each text: mean log-prob of each run, perplexity ratios to the clean one."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": [texts] if isinstance(texts, str) else list(texts)})
+    if labels is not None:
+        if len(labels) != len(frame):
+            raise PromptError(f"{len(labels)} labels for {len(frame)} texts: give one for each")
+        frame["label"] = list(labels)
+    for name, values in runs.items():
+        frame[f"logprob_{name}"] = [float(row.mean()) for row in values]
+    frame["n_tokens"] = [len(row) for row in runs["clean"]]
+    for name in runs:
+        if name != "clean":
+            column = "ratio" if name == "steered" else f"ratio_{name}"
+            change = frame["logprob_clean"] - frame[f"logprob_{name}"]
+            frame[column] = change.map(math.exp)
+    return frame

@@ -1,0 +1,1 @@
+"""Completions: sampling, decoding, clean and steered runs next to each other."""

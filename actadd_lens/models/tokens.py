@@ -1,0 +1,212 @@
+"""Text to tokens: contrast pairs, BOS, padding.
+
+BOS is always asked for by name. Left to itself, TransformerBridge leaves it out for two dozen
+architectures, and then row 0 of a contrast would no longer be the zero of the paper.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from actadd_lens.errors import PromptError
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+
+DEFAULT_PAD = " "
+_ANCHOR = "a"
+"""Text of a token that others are decoded behind."""
+
+
+@dataclass(frozen=True)
+class ContrastPair:
+    """Two prompts whose difference is the direction to steer in (p+ and p- of the paper).
+
+    One of the two may be empty: it is then nothing but padding.
+
+    >>> ContrastPair("Love", "Hate").positive
+    'Love'
+    """
+
+    positive: str
+    """The prompt to steer towards."""
+    negative: str
+    """The prompt to steer away from."""
+    pad: str | int = DEFAULT_PAD
+    """What the shorter prompt is filled up with: a string of one token, or a token id."""
+
+    def __post_init__(self) -> None:
+        for text in (self.positive, self.negative):
+            if not isinstance(text, str):
+                raise PromptError(f"{text!r} is no prompt: a contrast pair is of two strings")
+        if not self.positive and not self.negative:
+            raise PromptError("both prompts of the contrast pair are empty: give one a text")
+
+    def tokens(self, model: Bridge) -> Int[Tensor, "2 pos"]:
+        """Token ids of the positive prompt (row 0) and the negative one (row 1).
+
+        BOS first, the shorter padded on the right (Algorithm 1, step 1).
+
+        Raises:
+            PromptError: ``pad`` is not one token, or a prompt is beyond the context.
+
+        >>> model = load_model("testbed")
+        >>> len(ContrastPair("Love", "Hate").tokens(model))
+        2
+        """
+        positive, negative = (encode(model, text) for text in (self.positive, self.negative))
+        lengths = len(positive), len(negative)
+        check_context(model, max(lengths), "a prompt of the contrast pair")
+        if lengths[0] == lengths[1] and self.pad == DEFAULT_PAD:
+            return torch.tensor([positive, negative])  # a model may well have no such token
+        pad = pad_id(model, self.pad)
+        return pad_right([positive, negative], pad)[0]
+
+
+def as_pair(pair: object) -> ContrastPair:
+    """The pair itself, or one made of two strings.
+
+    Raises:
+        PromptError: Anything else, a single string among it.
+    """
+    if isinstance(pair, ContrastPair):
+        return pair
+    match pair:
+        case (str(positive), str(negative)):
+            return ContrastPair(positive, negative)
+    raise PromptError(f"{pair!r} is no contrast pair: give two strings, or a ContrastPair")
+
+
+def as_texts(prompts: str | Sequence[str]) -> list[str]:
+    """Prompts as a list; a single string counts as one prompt.
+
+    Raises:
+        PromptError: Neither a string nor a sequence.
+    """
+    if isinstance(prompts, str):
+        return [prompts]
+    try:
+        return list(prompts)
+    except TypeError as error:
+        raise PromptError(f"prompts are {prompts!r}: give a text, or a list of texts") from error
+
+
+def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt, BOS first, not padded.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        prompts: Texts; a single string counts as one prompt.
+
+    Raises:
+        PromptError: No prompt, an empty one, or one beyond the context, with its index.
+
+    >>> model = load_model("testbed")
+    >>> [row[0] == model.tokenizer.bos_token_id for row in tokenize(model, ["Love", "I hate"])]
+    [True, True]
+    """
+    texts = as_texts(prompts)
+    if not texts:
+        raise PromptError("the list of prompts is empty: give at least one")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise PromptError(f"prompt {index} is a {type(text).__name__}: give texts, not tokens")
+        if not text:
+            raise PromptError(f"prompt {index} is empty: give it a text")
+    rows = [encode(model, text) for text in texts]
+    for index, row in enumerate(rows):
+        check_context(model, len(row), f"prompt {index}")
+    return rows
+
+
+def encode(model: Bridge, text: str) -> list[int]:
+    """Token ids of one text with exactly one BOS in front, or EOS where a tokenizer has no BOS.
+
+    A text that begins with BOS, spelt out, gets no second one.
+    """
+    bos = model.tokenizer.bos_token
+    spelt_out = text.startswith(bos)
+    ids = model.to_tokens(text, prepend_bos=not spelt_out, truncate=False)[0].tolist()
+    return (
+        ids if ids[:1] == [model.tokenizer.bos_token_id] else [model.tokenizer.bos_token_id, *ids]
+    )
+
+
+def token_texts(model: Bridge, tokens: Iterable[int]) -> list[str]:
+    """Text of each token, with the space that it begins with.
+
+    Some tokenizers drop the space in front of a text's first word, which would make "Love" and
+    " Love" the same. So each is decoded behind another token, whose text is cut off.
+
+    >>> model = load_model("testbed")
+    >>> token_texts(model, encode(model, "I love"))[0] == model.tokenizer.bos_token
+    True
+    """
+    decode = model.tokenizer.decode
+    anchor = model.tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"][-1:]
+    head = str(decode(anchor))
+    texts = []
+    for token in tokens:
+        behind = str(decode([*anchor, token]))
+        known = bool(head) and behind.startswith(head)
+        texts.append(behind[len(head) :] if known else str(decode([token])))
+    return texts
+
+
+def check_context(model: Bridge, n_tokens: int, what: str) -> None:
+    """Raise ``PromptError`` if ``n_tokens`` are more than the model reads."""
+    if n_tokens > bridge.n_ctx(model):
+        raise PromptError(
+            f"{what} has {n_tokens} tokens, {model.cfg.model_name} reads at most "
+            f"{bridge.n_ctx(model)}: shorten it"
+        )
+
+
+def pad_id(model: Bridge, pad: str | int) -> int:
+    """Token id of what a prompt is padded with.
+
+    Raises:
+        PromptError: A string of several tokens or none, or an id outside the vocabulary.
+    """
+    if isinstance(pad, int):
+        if not 0 <= pad < model.cfg.d_vocab:
+            raise PromptError(
+                f"pad token {pad} is out of range: the vocabulary has {model.cfg.d_vocab} tokens"
+            )
+        return pad
+    ids = model.tokenizer(pad, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        pieces = model.tokenizer.convert_ids_to_tokens(ids)
+        raise PromptError(
+            f"pad {pad!r} is {len(ids)} tokens {pieces}, not one: "
+            "choose another string, or give a token id"
+        )
+    return int(ids[0])
+
+
+def pad_right(
+    rows: Sequence[Sequence[int]], pad: int
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Ragged rows of token ids as one batch, and its mask of real tokens, padding on the right.
+
+    >>> pad_right([[5, 6], [7]], pad=0)[0].tolist()
+    [[5, 6], [7, 0]]
+    """
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return tokens, mask
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], pad: int
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """As ``pad_right``, padding on the left, so that the last column is each row's last token.
+
+    >>> pad_left([[5, 6], [7]], pad=0)[0].tolist()
+    [[5, 6], [0, 7]]
+    """
+    tokens, mask = pad_right([row[::-1] for row in rows], pad)
+    return tokens.flip(1), mask.flip(1)

@@ -1,0 +1,1 @@
+"""The paper's experiments: harness, experiments, data sets and the settings of the paper."""

@@ -1,0 +1,156 @@
+"""What a model is steered towards, and what an experiment needs to know of its language."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from actadd_lens.errors import PromptError
+from actadd_lens.generation.completions import Completion
+from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import ContrastPair, tokenize
+
+PAPER = "the paper's"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A direction: contrast pairs for it, prompts to turn, and how a success is read."""
+
+    name: str
+    """As ``Material.concept`` takes it."""
+    pair: ContrastPair
+    """The pair that experiments with one vector use."""
+    others: tuple[ContrastPair, ...]
+    """Further pairs for the same, for mean differences and for the variance over pairs."""
+    selection: tuple[str, ...]
+    """Prompts to choose layer and coefficient on."""
+    test: tuple[str, ...]
+    """Prompts to report on; they share none with the others."""
+    success: CompletionMetric
+    """1.0 where a completion is what is wanted, else 0.0."""
+    wanted: str
+    """What that is, for reports: "positive completions of negative prompts"."""
+    cell: tuple[int, float] | None = None
+    """Layer and coefficient; None where they have to be searched on the selection prompts."""
+    origin: str = ""
+    """Where a cell that is known comes from, for reports."""
+    reading: tuple[int, float] | None = None
+    """Those for texts that are read, where the paper has others for them."""
+
+    @property
+    def pairs(self) -> tuple[ContrastPair, ...]:
+        """The pair and the others."""
+        return (self.pair, *self.others)
+
+    @property
+    def as_read(self) -> "Concept":
+        """For experiments that generate nothing."""
+        return self if self.reading is None else replace(self, cell=self.reading, origin=PAPER)
+
+    def fitted(self, model: Bridge, n: int) -> "Concept":
+        """With at most ``n`` prompts a split, each as long as every pair.
+
+        Raises:
+            PromptError: No prompt of a split is long enough.
+        """
+        rows = max(pair.tokens(model).shape[1] for pair in self.pairs)
+        return replace(
+            self,
+            selection=self._long_enough(model, rows, "selection")[:n],
+            test=self._long_enough(model, rows, "test")[:n],
+        )
+
+    def thinned(self, every: int) -> "Concept":
+        """With every so-manieth test prompt; searches stay those of the whole concept."""
+        return replace(self, test=self.test[::every])
+
+    def _long_enough(self, model: Bridge, rows: int, split: str) -> tuple[str, ...]:
+        prompts: tuple[str, ...] = getattr(self, split)
+        lengths = map(len, tokenize(model, prompts))
+        long = [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
+        if not long:
+            raise PromptError(
+                f"none of {len(prompts)} {split} prompts for {self.name} has {rows} tokens, as "
+                "many as the pairs: give longer prompts or shorter pairs"
+            )
+        return tuple(long)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """1.0 where a completion is a success and coherent, else 0.0: what searches look for.
+
+    A search for success alone would take the coefficient at which a text consists of nothing else.
+    """
+
+    success: CompletionMetric
+    coherence: CompletionMetric
+    name: ClassVar[str] = "sound_success"
+    share: ClassVar[bool] = True
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether the steered model itself reads every completion to judge it."""
+        return bool(getattr(self.coherence, "reads_again", False))
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """1.0 or 0.0 a completion."""
+        both = zip(self.success(completions), self.coherence(completions), strict=True)
+        return [float(success == 1 and coherent == 1) for success, coherent in both]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question with a known answer of one word."""
+
+    prompt: str
+    answer: str
+
+
+@runtime_checkable
+class Material(Protocol):
+    """Concepts, texts and judges for one model: what differs between the testbed and real data."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+
+    @property
+    def caveat(self) -> str:
+        """What a reader of verdicts has to know of model and material; may be empty."""
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """Sampling options of every run, steered or not."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Names of the concepts that are topics, the paper's weddings first."""
+
+    @property
+    def filler(self) -> str:
+        """A sentence that a vector can land on before a question, so that they do not overlap."""
+
+    @property
+    def coherence(self) -> CompletionMetric:
+        """1.0 where a completion is sound language, else 0.0."""
+
+    @property
+    def relevance(self) -> CompletionMetric:
+        """How well a completion keeps to the subject of its prompt; higher is better."""
+
+    def concept(self, name: str) -> Concept:
+        """One of "sentiment", "reversed" (the other way), "register" (toxicity) and the topics."""
+
+    def words(self, topic: str) -> Sequence[str]:
+        """Words that belong to a topic, in lower case."""
+
+    def documents(self, n: int) -> Sequence[str]:
+        """Texts on anything, to read."""
+
+    def openings(self, n: int) -> Sequence[str]:
+        """Prompts after which a noun of any topic may come."""
+
+    def facts(self, n: int) -> Sequence[Fact]:
+        """Questions that a model should answer as well as before."""

@@ -1,0 +1,296 @@
+"""Known models: their shapes, in what precision to load them, and the paper's settings.
+
+A shape is all that is needed to say how much memory a model takes. Those of the presets are written
+down here, from the ``config.json`` of each model on the hub; any other is counted on the model that
+transformers builds from a configuration on the meta device, without a weight being read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from actadd_lens.errors import ModelLoadError
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.load import TESTBED
+
+_COPIED = {
+    "gpt_neox": "query_key_value",
+    "bloom": "query_key_value",
+    "falcon": "query_key_value",
+    "mpt": "Wqkv",
+    "codegen": "qkv_proj",
+}
+"""By model type, the fused weight that TransformerLens 4.3 splits into copies of q, k and v.
+
+Those of GPT-2, GPT-BigCode and Phi-3 are split into views, which take no storage.
+"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's memory depends on, in numbers, except where bytes are said."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    """Heads of keys and values; fewer than ``n_heads`` where several share one."""
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    """Longest sequence, in tokens."""
+    tied: bool
+    """Whether the unembedding is the token embedding."""
+    block_params: int
+    """Parameters of all blocks."""
+    embedding_params: int
+    """Of the token and position embeddings, and of the unembedding where it is not tied."""
+    n_params: int
+    """All parameters: those of blocks and embeddings, and what lies between, as the last norm."""
+    copied_params: int
+    """What a bridge holds beside the parameters: split copies of fused weights, and zeros for the
+    bias of an unembedding that has none."""
+    buffer_bytes: int
+    """Tables that are no parameters, such as causal masks; their precision is their own."""
+
+
+class PaperSetting(NamedTuple):
+    """A contrast pair, and where and how strongly it was added."""
+
+    positive: str
+    negative: str
+    layer: int
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model on the Hugging Face hub.
+
+    >>> PRESETS["gpt2-xl"].paper["sentiment"]
+    PaperSetting(positive='Love', negative='Hate', layer=6, coefficient=5)
+    """
+
+    name: str
+    """On the hub."""
+    shape: Shape
+    """What its memory depends on."""
+    half: torch.dtype
+    """The 16-bit precision to load it in: bfloat16 where it was published so, else float16."""
+    gated: bool = False
+    """Whether the hub asks for HF_TOKEN, of an account that accepted the licence."""
+    paper: Mapping[str, PaperSetting] = field(default_factory=lambda: MappingProxyType({}))
+    """By concept, settings of Turner et al. (arXiv 2308.10248); empty where it states none."""
+
+    def dtype_on(self, device: str | torch.device) -> torch.dtype:
+        """The precision to load it in on a device.
+
+        That is float32 on CPUs, where half precision saves memory but is slower by far, and
+        ``half`` elsewhere.
+
+        >>> PRESETS["gpt2-xl"].dtype_on("cpu"), PRESETS["gpt2-xl"].dtype_on("cuda")
+        (torch.float32, torch.float16)
+        """
+        return torch.float32 if torch.device(device).type == "cpu" else self.half
+
+
+def shape_of(target: "Bridge | str | Path") -> Shape:
+    """The shape of a model, without reading weights.
+
+    Args:
+        target: A bridge; "testbed"; a directory with a config.json, of any architecture that
+            transformers knows; or the name of a preset. Names are looked up as by ``load_model``:
+            a directory first.
+
+    Raises:
+        ModelLoadError: None of these, or a configuration that transformers cannot read.
+
+    >>> shape_of("gpt2").n_params
+    124439808
+    """
+    if not isinstance(target, str | Path):
+        return _counted(target.original_model.config)
+    place = TESTBED if target == "testbed" else Path(target)
+    if not place.is_dir():
+        if str(target) in PRESETS:
+            return PRESETS[str(target)].shape
+        raise ModelLoadError(
+            f"the shape of {str(target)!r} is unknown: it is no directory here and none of the "
+            f"presets {', '.join(PRESETS)}"
+        )
+    from transformers import AutoConfig
+
+    if not (place / "config.json").is_file():
+        raise ModelLoadError(
+            f"no model in {place}: config.json is missing; give a directory that save_pretrained "
+            "wrote"
+        )
+    try:
+        return _counted(AutoConfig.from_pretrained(place, local_files_only=True))
+    except Exception as error:  # foreign files, read by foreign code
+        raise ModelLoadError(
+            f"cannot read the shape of the model in {place}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _counted(config: Any) -> Shape:
+    """Builds the model without storage, and counts."""
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    factory: Any = AutoModelForCausalLM
+    with torch.device("meta"), no_init_weights():
+        module = factory.from_config(config, dtype=torch.float32)
+    module.tie_weights()  # which is part of the initialisation that was left out
+    text = config.get_text_config()
+    n_layers, d_model = int(text.num_hidden_layers), int(text.hidden_size)
+    n_heads = int(text.num_attention_heads)
+    blocks = next(
+        part
+        for part in module.modules()
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers
+    )
+    head = module.get_output_embeddings()
+    embeddings = [part for part in module.modules() if isinstance(part, nn.Embedding)]
+    fused = _COPIED.get(config.model_type)
+    split = sum(p.numel() for n, p in blocks.named_parameters() if fused and f".{fused}." in n)
+    d_vocab = int(head.weight.shape[0])
+    return Shape(
+        n_layers=n_layers,
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv_heads=int(getattr(text, "num_key_value_heads", None) or n_heads),
+        d_head=int(getattr(text, "head_dim", None) or d_model // n_heads),
+        d_mlp=int(_first(text, "intermediate_size", "ffn_dim", "n_inner") or 4 * d_model),
+        d_vocab=d_vocab,
+        n_ctx=int(_first(text, "max_position_embeddings", "seq_length") or 0),
+        tied=head.weight is module.get_input_embeddings().weight,
+        block_params=_numbers(blocks),
+        embedding_params=_numbers(*embeddings, head),
+        n_params=_numbers(module),
+        copied_params=split + (d_vocab if head.bias is None else 0),
+        buffer_bytes=sum(buffer.numel() * buffer.itemsize for buffer in module.buffers()),
+    )
+
+
+def _first(config: Any, *names: str) -> int | None:
+    """The first of some entries of a configuration that is there and not 0."""
+    return next((value for name in names if (value := getattr(config, name, None))), None)
+
+
+def _numbers(*modules: nn.Module) -> int:
+    """Distinct parameters of modules."""
+    return sum({id(p): p.numel() for part in modules for p in part.parameters()}.values())
+
+
+def _gpt2(n_layers: int, d_model: int, n_heads: int) -> Shape:
+    return _learned_positions(n_layers, d_model, n_heads, d_vocab=50257, n_ctx=1024, unused=0)
+
+
+def _opt(n_layers: int, d_model: int, n_heads: int) -> Shape:
+    # The table of positions begins two before the first.
+    return _learned_positions(n_layers, d_model, n_heads, d_vocab=50272, n_ctx=2048, unused=2)
+
+
+def _learned_positions(
+    n_layers: int, d_model: int, n_heads: int, *, d_vocab: int, n_ctx: int, unused: int
+) -> Shape:
+    d = d_model
+    return _shape(
+        n_layers, d, n_heads, n_heads, 4 * d, d_vocab, n_ctx,
+        tied=True,
+        block=4 * d * d + 4 * d + 8 * d * d + 5 * d + 4 * d,  # attention, MLP, two norms
+        positions=n_ctx + unused,
+        last_norm=2 * d,
+    )  # fmt: skip
+
+
+def _shape(
+    n_layers: int,
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int,
+    d_mlp: int,
+    d_vocab: int,
+    n_ctx: int,
+    *,
+    tied: bool,
+    block: int,
+    last_norm: int,
+    positions: int = 0,
+    head_bias: bool = False,
+    buffer_bytes: int = 0,
+) -> Shape:
+    head = d_vocab * head_bias + d_vocab * d_model * (not tied)
+    embedding = (d_vocab + positions) * d_model + head
+    return Shape(
+        n_layers, d_model, n_heads, n_kv_heads, d_model // n_heads, d_mlp, d_vocab, n_ctx, tied,
+        block_params=n_layers * block,
+        embedding_params=embedding,
+        n_params=n_layers * block + embedding + last_norm,
+        copied_params=0 if head_bias else d_vocab,
+        buffer_bytes=buffer_bytes,
+    )  # fmt: skip
+
+
+# Queries and outputs, keys and values of a quarter as many heads; three matrices of a gated MLP;
+# two norms without bias. Both tables of rotary frequencies have 64 float32.
+_LLAMA_3_8B = _shape(
+    32, 4096, 32, 8, 14336, 128256, 8192,
+    tied=False,
+    block=2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 4096 * 14336 + 2 * 4096,
+    last_norm=4096,
+    buffer_bytes=2 * 64 * 4,
+)  # fmt: skip
+
+# Attention without biases, one norm for attention and MLP, a bias behind the unembedding. Each
+# block has a table of 64 rotary dimensions for each position, in float32.
+_GPT_J_6B = _shape(
+    28, 4096, 16, 16, 16384, 50400, 2048,
+    tied=False,
+    block=4 * 4096 * 4096 + 2 * 4096 * 16384 + 16384 + 4096 + 2 * 4096,
+    last_norm=2 * 4096,
+    head_bias=True,
+    buffer_bytes=28 * 2048 * 64 * 4,
+)  # fmt: skip
+
+_GPT2_XL_SETTINGS = MappingProxyType(
+    {
+        "sentiment": PaperSetting("Love", "Hate", 6, 5),
+        "praise": PaperSetting("Intent to praise", "Intent to hurt", 6, 15),
+        "anger": PaperSetting("Anger", "Calm", 20, 10),
+        "place": PaperSetting(
+            "The Eiffel Tower is in Rome", "The Eiffel Tower is in France", 24, 10
+        ),
+        "talk of weddings": PaperSetting(
+            "I talk about weddings constantly", "I do not talk about weddings constantly", 20, 4
+        ),
+        "wedding": PaperSetting(" wedding", " ", 6, 4),
+        "weddings": PaperSetting(" weddings", " ", 16, 1),  # of figure 2, for perplexity
+    }
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        preset.name: preset
+        for preset in (
+            Preset("gpt2", _gpt2(12, 768, 12), torch.float16),
+            Preset("gpt2-medium", _gpt2(24, 1024, 16), torch.float16),
+            Preset("gpt2-large", _gpt2(36, 1280, 20), torch.float16),
+            Preset("gpt2-xl", _gpt2(48, 1600, 25), torch.float16, paper=_GPT2_XL_SETTINGS),
+            Preset("facebook/opt-125m", _opt(12, 768, 12), torch.float16),
+            Preset("facebook/opt-1.3b", _opt(24, 2048, 32), torch.float16),
+            Preset("facebook/opt-2.7b", _opt(32, 2560, 32), torch.float16),
+            Preset("facebook/opt-6.7b", _opt(32, 4096, 32), torch.float16),
+            Preset("EleutherAI/gpt-j-6b", _GPT_J_6B, torch.float16),
+            Preset("meta-llama/Meta-Llama-3-8B", _LLAMA_3_8B, torch.bfloat16, gated=True),
+        )
+    }
+)
+"""Models of the paper and of their families, by name on the hub."""

@@ -1,0 +1,1 @@
+"""How it acts: interventions, positions, and the hooks of a steered pass."""

@@ -1,0 +1,88 @@
+"""Which row of a vector lands on which token of a prompt.
+
+The positions of ``positions``, worked out on real prompts: what a vector touches, told before
+anything is run.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from actadd_lens.errors import VectorError
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import token_texts, tokenize
+from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import Steering, as_vectors
+from actadd_lens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:
+    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+
+def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -> DataFrame:
+    """Which row of each vector is added at which token of each prompt.
+
+    The model is not run: its tokenizer and the vector's position say it all (Algorithm 1, step 4).
+    ``plots.placement`` draws the result.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        steering: A vector, or several.
+        prompts: BOS is put in front of each.
+
+    Returns:
+        A row for each prompt, vector and token: ``prompt_index``, ``vector`` (its index among
+        several), ``position`` (BOS is 0), ``token`` (its text), ``row`` (of the vector; <NA> where
+        none lands) and ``norm`` (of what is added there, in the units of the stream; 0 where
+        nothing is). A vector at "generated" lands on no token of a prompt.
+
+    Raises:
+        PositionError: A vector that does not fit on a prompt.
+        PromptError: No prompt, an empty one, or one beyond the context.
+        VectorError, LayerError: No vector, or one that does not fit the model.
+
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
+    >>> placement(model, vector.at(1), "I hate you")["row"].tolist()[:2]
+    [<NA>, 0]
+    """
+    import pandas as pd
+
+    vectors = as_vectors(model, steering)
+    if not vectors:
+        raise VectorError("no vector to place: give at least one")
+    lines: list[tuple[int, int, int, str, int | None, float]] = []
+    for index, ids in enumerate(tokenize(model, prompts)):
+        tokens = token_texts(model, ids)
+        for which, vector in enumerate(vectors):
+            norms = vector.norms().tolist()
+            for position, row in enumerate(rows_on(vector, len(ids), index)):
+                landed = row != positions.NO_ROW
+                value = (row, norms[row]) if landed else (None, 0.0)
+                lines.append((index, which, position, tokens[position], *value))
+    columns = ["prompt_index", "vector", "position", "token", "row", "norm"]
+    return pd.DataFrame(lines, columns=columns).astype({"row": "Int64"})
+
+
+def rows_on(vector: SteeringVector, n_tokens: int, prompt: int = 0) -> list[int]:
+    """Row of a vector on each token of a prompt of so many; ``positions.NO_ROW`` where none is.
+
+    Args:
+        vector: At any position.
+        n_tokens: Length of the prompt, BOS included.
+        prompt: Its index, for the message of an error.
+
+    Raises:
+        PositionError: The vector does not fit on the prompt.
+
+    >>> rows_on(SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre", "back"), 4)
+    [-1, -1, 0, 1]
+    """
+    real = torch.ones(1, n_tokens, dtype=torch.bool)
+    plan = positions.parse(vector.position)
+    [index] = positions.row_index(plan, real, len(vector.rows), prompts=[prompt])
+    found: list[int] = index.tolist()
+    return found

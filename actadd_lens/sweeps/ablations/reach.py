@@ -1,0 +1,150 @@
+"""How far behind the prompt a vector is felt: which generated tokens it still moves."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actadd_lens.generation.completions import Completion, generate
+from actadd_lens.metrics.logits import kl
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.memory import batches
+from actadd_lens.models.tokens import as_texts, pad_right, tokenize
+from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import mixed_hooks
+from actadd_lens.sweeps.ablations.results import (
+    CONTROLS,
+    Ablation,
+    arms,
+    check_vector,
+    check_vector_controls,
+    described,
+)
+from actadd_lens.sweeps.cells import KEYS
+from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
+from actadd_lens.sweeps.tables import typed
+from actadd_lens.vectors.provenance import label_of, source
+from actadd_lens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:
+    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
+
+
+def steering_reach(
+    model: Bridge,
+    vector: SteeringVector,
+    prompts: str | Sequence[str],
+    *,
+    max_new_tokens: int = 24,
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    progress: bool = True,
+    **sampling: Any,
+) -> Ablation:
+    """KL(steered || clean) of every generated token, along what the steered model writes.
+
+    Both runs read the steered completion; only one of them is steered. The sum over a completion
+    estimates the KL divergence between the two models' distributions of whole completions.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        vector: Already times its coefficient.
+        prompts: Texts to continue.
+        max_new_tokens: Tokens generated at most.
+        controls: "random", "random:1", ... and "negated".
+        seed: Of completions and of random directions.
+        progress: Whether to show progress.
+        **sampling: As of ``generate``, ``samples`` among it.
+
+    Returns:
+        An ``Ablation`` with the column ``step``, 0 for the first generated token, and the metric
+        "kl" in nats, which its column ``kl`` repeats. A completion that has ended has no further
+        steps. There is no unsteered row: its divergence is 0.
+
+    Raises:
+        SweepError, VectorError, LayerError, PositionError, PromptError, SamplingError: As of
+            ``sweep`` and ``generate``.
+
+    >>> model = load_model("testbed")
+    >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> result = steering_reach(
+    ...     model, vector, "My friend", max_new_tokens=3, progress=False, stop_at_eos=False
+    ... )
+    >>> sorted(result.frame["step"].unique().tolist())
+    [0, 1, 2]
+    """
+    import pandas as pd
+
+    check_vector(model, vector)
+    check_vector_controls(controls)
+    sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
+    ids = tokenize(model, prompts)
+    frames = []
+    named = {"pair": label_of(vector.provenance), "coefficient": None}
+    for cell in arms(vector, named, controls, seed):
+        [arm] = cell.run.vectors
+        written = generate(model, prompts, arm, progress=progress, **sampling)
+        lines = [
+            (cell.labels, step, completion, value)
+            for index, values in _divergences(model, ids, written, arm)
+            for step, value in enumerate(values)
+            for completion in [written[index]]
+        ]
+        frames.append(
+            pd.DataFrame(
+                [
+                    (*(labels[k] for k in KEYS), step, c.prompt, c.sample_index, "kl", value,
+                     c.prompt_index, float("nan"), value, c.text)
+                    for labels, step, c, value in lines
+                ],
+                columns=[*KEYS, "step", "prompt", "sample", "metric", "value", "prompt_index",
+                         "dose", "kl", "text"],
+            )
+        )  # fmt: skip
+    settings = {
+        "kind": "steering_reach",
+        "vector": described(vector),
+        "controls": list(controls),
+        "model": {"name": str(model.cfg.model_name), "weights": fingerprint(model)},
+        "prompts": as_texts(prompts),
+        "metrics": [["kl", metric_described(kl), False]],
+        "sampling": sampling,
+        "versions": source(model)["versions"],
+    }
+    frame = pd.concat(frames, ignore_index=True)
+    return Ablation(typed(frame), plain(settings))
+
+
+def _divergences(
+    model: Bridge,
+    ids: Sequence[Sequence[int]],
+    written: Sequence[Completion],
+    vector: SteeringVector,
+) -> Iterator[tuple[int, list[float]]]:
+    """Index of each completion with the divergence at each of its tokens."""
+    rows = [[*ids[c.prompt_index], *c.tokens[:-1]] for c in written]
+    device = bridge.device(model)
+    for batch in batches([len(row) for row in rows], model.cfg.d_vocab):
+        tokens, mask = pad_right([rows[i] for i in batch], model.tokenizer.pad_token_id)
+        lengths = torch.tensor([len(ids[written[i].prompt_index]) for i in batch])
+        of_prompt = mask * (torch.arange(mask.shape[1]) < lengths[:, None])
+        hooks = mixed_hooks(model, [vector] * len(batch), of_prompt)
+        if positions.parse(vector.position).steers_generated:
+            # Every token of the rest is steered, as each is in its decode step.
+            later = vector.at("prompt")
+            hooks += mixed_hooks(model, [later] * len(batch), mask - of_prompt)
+        clean, steered = (
+            bridge.logits(model, tokens.to(device), mask.to(device), own) for own in ([], hooks)
+        )
+        for place, i in enumerate(batch):
+            end = len(rows[i])
+            behind = slice(end - len(written[i].tokens), end)
+            yield i, kl(*(_logprobs(run[place, behind]) for run in (clean, steered))).tolist()
+
+
+def _logprobs(logits: Tensor) -> Tensor:
+    return logits.float().log_softmax(dim=-1)

@@ -1,0 +1,1 @@
+"""What is added: steering vectors, the pairs they come from, and their algebra."""

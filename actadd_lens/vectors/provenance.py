@@ -1,0 +1,83 @@
+"""Where a vector comes from: plain JSON that is carried along, saved, and told when it is shown."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from actadd_lens import __version__
+from actadd_lens.errors import VectorError
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+
+
+def source(model: Bridge) -> dict[str, Any]:
+    """What a vector read from ``model`` says about its origin: the model, its weights, versions."""
+    packages = ("transformer-lens", "transformers", "torch")
+    versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
+    return {
+        "model": str(model.cfg.model_name),
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "processed_weights": bridge.has_processed_weights(model),
+        "versions": versions,
+    }
+
+
+def texts_of_rows(provenance: Mapping[str, Any], n_rows: int) -> list[list[str]]:
+    """Texts of the tokens that each row is of, by prompt; none where rows are no longer of one."""
+    kept = {"scale", "at", "to_hook_point", "with_rows", "with_dims", "random_like"}
+    found = provenance.get("texts")
+    several: Any = found if provenance.get("kind") == "pair" else [found]
+    fits = (
+        isinstance(several, list)
+        and len(several) <= 2
+        and all(
+            isinstance(row, list) and [type(text) for text in row] == n_rows * [str]
+            for row in several
+        )
+    )
+    kept_all = all(name in kept for step in steps_of(provenance) for name in step)
+    return several if fits and kept_all else []
+
+
+def steps_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was done to a vector since it was made; what a caller's own JSON says else is none."""
+    steps = provenance.get("steps")
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+
+
+def label_of(provenance: Mapping[str, Any]) -> str:
+    """What a vector is called: its contrast pair or prompt, if it was made of one.
+
+    >>> label_of({"kind": "pair", "positive": "Love", "negative": "Hate"})
+    "'Love' - 'Hate'"
+    """
+    kind = provenance.get("kind", "vector")
+    named = {"pair": ["positive", "negative"], "prompt": ["prompt"]}
+    names = named.get(kind, []) if isinstance(kind, str) else []
+    if not names or any(name not in provenance for name in names):
+        return str(kind)
+    return " - ".join(repr(provenance[name]) for name in names)
+
+
+def described(hook_point: str, position: int | str, provenance: Mapping[str, Any]) -> str:
+    """A vector in a line: what it is made of, the steps since, and where it acts.
+
+    >>> described("blocks.1.hook_resid_pre", "front", {"kind": "mine", "steps": [{"scale": 2.0}]})
+    "mine; scale 2.0; blocks.1.hook_resid_pre, position 'front'"
+    """
+    steps = [
+        name if isinstance(value, Mapping) else f"{name} {value}"
+        for step in steps_of(provenance)
+        for name, value in step.items()
+    ]
+    return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {position!r}"])
+
+
+def as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A private copy, and the proof that it can be saved."""
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(provenance)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise VectorError(f"provenance must be plain JSON: {error}") from error
+    return copy

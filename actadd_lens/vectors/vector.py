@@ -1,0 +1,451 @@
+"""Steering vectors and their algebra.
+
+The vector of the paper is h_A = h+ - h-, one row per token of the padded contrast prompts
+(Algorithm 1, step 3). Row 0 belongs to BOS.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import index
+from os import PathLike
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, runtime_checkable
+
+import torch
+from einops import einsum, reduce
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from actadd_lens import display
+from actadd_lens.errors import ActAddError, VectorError, VectorFileError
+from actadd_lens.models import bridge
+from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.tokens import ContrastPair, as_pair, token_texts, tokenize
+from actadd_lens.steering import positions
+from actadd_lens.vectors import activations, files
+from actadd_lens.vectors.provenance import as_json, described, source, steps_of, texts_of_rows
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """Activations by hook point: a TransformerLens ``ActivationCache``, or a plain mapping."""
+
+    def __getitem__(self, name: str, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringVector:
+    """Rows to add to the residual stream, and where.
+
+    Rows are kept as a private float32 copy on the CPU; they are cast and moved when they are added
+    to a stream. They are not to be edited in place: ``v.rows.clone()`` is yours. Two vectors are
+    equal when rows, hook point and position are.
+
+    >>> v = SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
+    >>> (3 * v).norms()
+    tensor([6., 6.])
+
+    Raises:
+        VectorError: Rows that are not finite or not [pos, d_model], or a hook point of no block.
+        PositionError: An unknown position, or one for one row with several rows.
+    """
+
+    rows: Float[Tensor, "pos d_model"]
+    """What is added, in the units of the stream; row i goes to the i-th position from the start."""
+
+    hook_point: str
+    """Name of the TransformerLens hook point where the rows are added."""
+
+    position: int | str = "front"
+    """Where row 0 lands: "front" (position 0, that of BOS), an integer (a negative one counts from
+    the prompt's end), "middle", or "back" (the last row on the last token). For one row also
+    "prompt", "generated" or "all": on every token of these."""
+
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Where the rows come from, and the steps since: plain JSON."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rows, Tensor):
+            raise VectorError(
+                f"rows are a {type(self.rows).__name__}: give a tensor [pos, d_model]"
+            )
+        rows = self.rows.detach().to("cpu", torch.float32, copy=True)
+        if rows.ndim != 2 or not rows.numel():
+            raise VectorError(
+                f"rows have shape {tuple(rows.shape)}: give at least one row, [pos, d_model]"
+            )
+        if not rows.isfinite().all():
+            bad = sorted({int(row) for row in (~rows.isfinite()).nonzero()[:, 0]})
+            raise VectorError(
+                f"rows {bad} of the vector are not finite: check what they are made of"
+            )
+        bridge.layer_of(self.hook_point)
+        positions.check_rows(self.position, len(rows))
+        object.__setattr__(self, "position", positions.parse(self.position).position)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "provenance", as_json(self.provenance))
+
+    @classmethod
+    def from_pair(
+        cls, model: Bridge, pair: ContrastPair | tuple[str, str], layer: int
+    ) -> "SteeringVector":
+        """The vector of a contrast pair at one layer: h+ - h- entering block ``layer``.
+
+        For several layers ``extract`` needs a single pass.
+
+        Raises:
+            LayerError: The model has no such layer.
+            PromptError: See ``ContrastPair.tokens``.
+
+        >>> vector = SteeringVector.from_pair(load_model("testbed"), ("Love", "Hate"), layer=1)
+        >>> vector.layer, float(vector.norms()[0])
+        (1, 0.0)
+        """
+        return contrasts(model, as_pair(pair), [layer])[layer]
+
+    @classmethod
+    def from_prompt(cls, model: Bridge, prompt: str, layer: int) -> "SteeringVector":
+        """The rows of one prompt entering block ``layer``, with no contrast: h+ alone.
+
+        Row 0, that of BOS, is not zero then, and on many models larger than all others.
+
+        Raises:
+            LayerError: The model has no such layer.
+            PromptError: An empty prompt, or one beyond the context.
+
+        >>> len(SteeringVector.from_prompt(load_model("testbed"), "Love", layer=1).rows) >= 2
+        True
+        """
+        bridge.check_layers(model, [layer])
+        name = bridge.hook_point(layer)
+        tokens = tokenize(model, prompt)
+        [rows] = activations.prompt_rows(model, tokens, name)
+        origin = {
+            "kind": "prompt",
+            "prompt": prompt,
+            "tokens": tokens,
+            "texts": token_texts(model, tokens[0]),
+            **source(model),
+        }
+        return cls(rows, name, provenance=origin)
+
+    @classmethod
+    def from_caches(cls, positive: Cache, negative: Cache, hook_point: str) -> "SteeringVector":
+        """The difference of two TransformerLens caches that the caller made, at one hook point.
+
+        Args:
+            positive: ``ActivationCache`` of a single prompt, batch dimension of one or removed.
+            negative: Likewise, of a prompt of as many tokens.
+            hook_point: Name of a point that is in both.
+
+        Raises:
+            VectorError: The point is missing, or the shapes differ or hold several prompts.
+
+        >>> name = "blocks.1.hook_resid_pre"
+        >>> plus, minus = {name: torch.ones(1, 3, 4)}, {name: torch.zeros(1, 3, 4)}
+        >>> SteeringVector.from_caches(plus, minus, name).rows.shape
+        torch.Size([3, 4])
+        """
+        plus, minus = (_cached_rows(cache, hook_point) for cache in (positive, negative))
+        if plus.shape != minus.shape:
+            raise VectorError(
+                f"the caches hold {tuple(plus.shape)} and {tuple(minus.shape)} at {hook_point}: "
+                "pad the shorter prompt to as many tokens"
+            )
+        return cls(plus.float() - minus.float(), hook_point, provenance={"kind": "caches"})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "SteeringVector":
+        """Read a vector that ``save`` wrote.
+
+        Raises:
+            VectorFileError: No such file, or it holds something else.
+        """
+        rows, metadata = files.load_rows(path)
+        try:
+            return cls(rows, metadata["hook_point"], metadata["position"], metadata["provenance"])
+        except (ActAddError, KeyError, TypeError, AttributeError) as error:
+            raise VectorFileError(f"{path} does not describe a steering vector: {error}") from error
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write rows, hook point, position and provenance as safetensors, atomically.
+
+        Raises:
+            OutputError: The directory is missing or not writable.
+        """
+        metadata = {
+            "hook_point": self.hook_point,
+            "position": self.position,
+            "provenance": self.provenance,
+        }
+        files.save_rows(path, self.rows, metadata)
+
+    @property
+    def layer(self) -> int:
+        """Layer of the hook point."""
+        return bridge.layer_of(self.hook_point)
+
+    def norms(self) -> Float[Tensor, "pos"]:
+        """L2 norm of each row."""
+        norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
+        return norms
+
+    def at(self, position: SupportsIndex | str) -> "SteeringVector":
+        """The same rows at another position: see ``SteeringVector.position``.
+
+        Raises:
+            PositionError: An unknown position, or one for one row with several rows.
+
+        >>> SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre").at("back").position
+        'back'
+        """
+        plan = positions.parse(position)
+        return self._step({"at": plan.position}, position=plan.position)
+
+    def to_hook_point(self, name: str) -> "SteeringVector":
+        """The same rows, added at another hook point.
+
+        Raises:
+            LayerError: The name is that of no block.
+
+        >>> v = SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre")
+        >>> v.to_hook_point("blocks.2.hook_resid_pre").layer
+        2
+        """
+        return self._step({"to_hook_point": name}, hook_point=name)
+
+    def with_rows(self, kept: Iterable[SupportsIndex]) -> "SteeringVector":
+        """The rows named, negative ones counting from the end; all others zero.
+
+        Raises:
+            VectorError: There is no such row.
+
+        >>> SteeringVector(torch.ones(3, 4), "blocks.1.hook_resid_pre").with_rows([1]).norms()
+        tensor([0., 2., 0.])
+        """
+        try:
+            rows_kept = [index(row) for row in kept]
+        except TypeError as error:
+            raise VectorError(f"rows {kept!r} are no list: write e.g. [1, 2]") from error
+        missing = [row for row in rows_kept if not -len(self.rows) <= row < len(self.rows)]
+        if missing:
+            raise VectorError(f"no rows {missing}: the vector has {len(self.rows)} rows")
+        rows = torch.zeros_like(self.rows)
+        rows[rows_kept] = self.rows[rows_kept]
+        return self._step({"with_rows": rows_kept}, rows=rows)
+
+    def with_dims(self, kept: slice | Iterable[SupportsIndex]) -> "SteeringVector":
+        """The dimensions of the stream that a slice or a list names; all others zero.
+
+        Raises:
+            VectorError: There is no such dimension, or neither a slice nor a list is given.
+
+        >>> v = SteeringVector(torch.ones(1, 4), "blocks.1.hook_resid_pre")
+        >>> v.with_dims(slice(None, 2)).rows, v.with_dims([3]).rows
+        (tensor([[1., 1., 0., 0.]]), tensor([[0., 0., 0., 1.]]))
+        """
+        width = self.rows.shape[1]
+        try:
+            chosen = range(width)[kept] if isinstance(kept, slice) else kept
+            dims = [index(dim) for dim in chosen]
+        except TypeError as error:
+            raise VectorError(
+                f"dimensions {kept!r} are no slice or list: write e.g. slice(0, 64) or [3, 17]"
+            ) from error
+        missing = [dim for dim in dims if not -width <= dim < width]
+        if missing:
+            raise VectorError(f"no dimensions {missing}: the stream has {width}")
+        rows = torch.zeros_like(self.rows)
+        rows[:, dims] = self.rows[:, dims]
+        spelt = [kept.start, kept.stop, kept.step] if isinstance(kept, slice) else dims
+        return self._step({"with_dims": spelt}, rows=rows)
+
+    def random_like(self, seed: SupportsIndex) -> "SteeringVector":
+        """Rows of the same norms in directions drawn at random: the control for "just noise".
+
+        Zero rows stay zero. The same seed gives the same rows; the global random state is not used.
+
+        >>> v = SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
+        >>> v.random_like(seed=0) == v, torch.allclose(v.random_like(seed=0).norms(), v.norms())
+        (False, True)
+        """
+        generator = torch.Generator().manual_seed(index(seed))
+        noise = torch.randn(self.rows.shape, generator=generator, dtype=torch.float64)
+        scale = self.norms().double() / torch.linalg.vector_norm(noise, dim=1)
+        rows = einsum(noise, scale, "pos d_model, pos -> pos d_model").float()
+        return self._step({"random_like": index(seed)}, rows=rows)
+
+    def shuffled(self, seed: SupportsIndex) -> "SteeringVector":
+        """The same rows in another order, drawn at random: the control for "where in the prompt".
+
+        Raises:
+            VectorError: All rows are alike, so that no order differs.
+
+        >>> v = SteeringVector(torch.eye(3), "blocks.1.hook_resid_pre")
+        >>> v.shuffled(seed=0).rows.sum(dim=0)
+        tensor([1., 1., 1.])
+        """
+        if bool((self.rows == self.rows[0]).all()):
+            raise VectorError(
+                f"the vector's {len(self.rows)} rows are alike, no other order differs: "
+                "a longer contrast prompt has rows to shuffle"
+            )
+        generator = torch.Generator().manual_seed(index(seed))
+        rows = self.rows
+        while torch.equal(rows, self.rows):
+            rows = self.rows[torch.randperm(len(self.rows), generator=generator)]
+        return self._step({"shuffled": index(seed)}, rows=rows)
+
+    def collapse(self, how: Literal["mean", "last"]) -> "SteeringVector":
+        """One row: the mean of all, or the last.
+
+        Raises:
+            VectorError: Neither "mean" nor "last".
+
+        >>> SteeringVector(torch.eye(2), "blocks.1.hook_resid_pre").collapse("mean").rows
+        tensor([[0.5000, 0.5000]])
+        """
+        if how not in ("mean", "last"):
+            raise VectorError(f"unknown way to collapse {how!r}: choose 'mean' or 'last'")
+        mean = reduce(self.rows, "pos d_model -> 1 d_model", "mean")
+        return self._step({"collapse": how}, rows=mean if how == "mean" else self.rows[-1:])
+
+    def __mul__(self, coefficient: SupportsFloat) -> "SteeringVector":
+        if isinstance(coefficient, str):
+            return NotImplemented
+        factor = float(coefficient)
+        if not math.isfinite(factor):
+            raise VectorError(f"coefficient {factor} is not finite: give a number")
+        return self._step({"scale": factor}, rows=self.rows * factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: SupportsFloat) -> "SteeringVector":
+        if isinstance(divisor, str):
+            return NotImplemented
+        if not float(divisor):
+            raise VectorError("cannot divide a vector by 0: give another number")
+        return self * (1 / float(divisor))
+
+    def __neg__(self) -> "SteeringVector":
+        return self * -1.0
+
+    def __add__(self, other: "SteeringVector") -> "SteeringVector":
+        return self._combine(other, "add", torch.add)
+
+    def __sub__(self, other: "SteeringVector") -> "SteeringVector":
+        return self._combine(other, "subtract", torch.sub)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return (
+            self.hook_point == other.hook_point
+            and self.position == other.position
+            and torch.equal(self.rows, other.rows)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.hook_point, self.position, self.rows.shape))
+
+    def __repr__(self) -> str:
+        n_rows, width = self.rows.shape
+        norms = ", ".join(f"{norm:.3g}" for norm in self.norms())
+        return (
+            f"SteeringVector({n_rows} x {width} at {self.hook_point}, "
+            f"position={self.position!r}, norms=[{norms}])"
+        )
+
+    def _repr_html_(self) -> str:
+        norms, texts = self.norms().tolist(), texts_of_rows(self.provenance, len(self.rows))
+        largest = max(norms) or 1.0
+        names = ["token"] if len(texts) == 1 else ["positive", "negative"][: len(texts)]
+        rows = [
+            (row, *map(repr, tokens), norm, display.bar(norm / largest))
+            for row, (norm, *tokens) in enumerate(zip(norms, *texts, strict=True))
+        ]
+        return display.block(
+            f"SteeringVector, {len(norms)} x {self.rows.shape[1]}",
+            display.muted(described(self.hook_point, self.position, self.provenance)),
+            display.table(["row", *names, "norm", ""], rows),
+        )
+
+    def _combine(
+        self, other: "SteeringVector", name: str, operation: Callable[[Tensor, Tensor], Tensor]
+    ) -> "SteeringVector":
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        for what in ("hook_point", "position"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                raise VectorError(
+                    f"cannot {name} vectors with {what} {mine!r} and {theirs!r}: "
+                    "bring both to the same one, or steer with the list [v, w]"
+                )
+        if self.rows.shape[1] != other.rows.shape[1]:
+            raise VectorError(
+                f"cannot {name} vectors of width {self.rows.shape[1]} and {other.rows.shape[1]}: "
+                "take both from the same model"
+            )
+        length = max(len(self.rows), len(other.rows))
+        mine, theirs = (pad(v.rows, (0, 0, 0, length - len(v.rows))) for v in (self, other))
+        return self._step({name: other.provenance}, rows=operation(mine, theirs))
+
+    def _step(self, step: Mapping[str, Any], **changes: Any) -> "SteeringVector":
+        steps = [*steps_of(self.provenance), step]
+        return replace(self, **changes, provenance={**self.provenance, "steps": steps})
+
+
+def contrasts(
+    model: Bridge, pair: ContrastPair, layers: Sequence[int], site: str = "resid_pre"
+) -> dict[int, SteeringVector]:
+    """Vectors of a contrast pair at several layers, from one batched pass.
+
+    Attention is causal, so as long as both prompts agree their rows do, and the difference is set
+    to the zero that it is: a batch of two leaves round-off there.
+
+    Raises:
+        LayerError: A layer or site that the model does not have.
+        PromptError: See ``ContrastPair.tokens``.
+    """
+    bridge.check_layers(model, layers)
+    names = {layer: bridge.hook_point(layer, site) for layer in layers}
+    tokens, captured = activations.pair_rows(model, pair, list(names.values()))
+    agreed = _n_agreed(tokens)
+    origin = {
+        "kind": "pair",
+        "positive": pair.positive,
+        "negative": pair.negative,
+        "pad": pair.pad,
+        "tokens": tokens.tolist(),
+        "texts": [token_texts(model, row) for row in tokens.tolist()],
+        **source(model),
+    }
+    vectors = {}
+    for layer, name in names.items():
+        positive, negative = captured[name]
+        rows = positive - negative
+        rows[:agreed] = 0
+        vectors[layer] = SteeringVector(rows, name, provenance=origin)
+    return vectors
+
+
+def _n_agreed(tokens: Int[Tensor, "2 pos"]) -> int:
+    """Number of tokens at the start that both prompts have in common."""
+    return int((tokens[0] == tokens[1]).long().cumprod(dim=0).sum())
+
+
+def _cached_rows(cache: Cache, name: str) -> Float[Tensor, "pos d_model"]:
+    try:
+        rows = cache[name]
+    except KeyError as error:
+        raise VectorError(f"no {name!r} in the cache: ask run_with_cache for it") from error
+    if rows.ndim == 3 and len(rows) == 1:
+        return rows[0]
+    if rows.ndim != 2:
+        raise VectorError(
+            f"the cache holds {tuple(rows.shape)} at {name}: it must be of one prompt, "
+            "[1, pos, d_model] or [pos, d_model]"
+        )
+    return rows
