@@ -104,7 +104,7 @@ def check_alike(
     result: al.SweepResult, divergences: Mapping[tuple[int, float], torch.Tensor]
 ) -> None:
     """Both gave the same figures."""
-    frame = result.frame.query("control == 'none'").sort_values("prompt_index")
+    frame = result.frame.query("run == 'steered'").sort_values("prompt_index")
     ours = {key: cell["value"].tolist() for key, cell in frame.groupby(["layer", "coefficient"])}
     for key, found in divergences.items():
         torch.testing.assert_close(torch.tensor(ours[key]), found, rtol=1e-3, atol=1e-5)

@@ -104,7 +104,7 @@ al.compare(model, prompts[:5], v, samples=1, max_new_tokens=24)
 # Five completions that look right prove nothing. So the cell is measured on all 100 test prompts,
 # beside what could explain the effect away:
 #
-# - **unsteered**: the clean run. How often is the completion positive anyway?
+# - **clean**: the clean run. How often is the completion positive anyway?
 # - **random**, **random:1**: two draws of rows with the same norms in random directions. Is it the
 #   direction, or would any push of this size do?
 # - **negated**: the vector subtracted. If the direction were an axis, this would do the opposite.
@@ -139,9 +139,9 @@ result.plot("positive", unit="%", ylabel="positive completions")
 # prompt are exchangeable. Holm's correction is for having made five tests.
 
 # %%
-values = result.values_of("positive").pivot(index="prompt_index", columns="control", values="value")
-others = ["unsteered", "random", "random:1", "negated", "prompted"]
-tests = [al.statistics.paired_permutation(values["none"], values[name]) for name in others]
+values = result.values_of("positive").pivot(index="prompt_index", columns="run", values="value")
+others = ["clean", "random", "random:1", "negated", "prompted"]
+tests = [al.statistics.paired_permutation(values["steered"], values[name]) for name in others]
 table = pd.DataFrame(
     {
         "steered minus": others,

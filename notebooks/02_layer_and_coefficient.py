@@ -76,7 +76,7 @@ result.plot("positive", unit="%", ylabel="positive completions")
 
 # %%
 cells = result.intervals(result.values_of("positive"))
-clean = cells["control"] == "unsteered"
+clean = cells["run"] == "clean"
 note = "n = 50 prompts, 95 % intervals"
 al.plots.layer_profile(
     cells[clean | (cells["coefficient"] == 4)],
@@ -87,7 +87,7 @@ al.plots.layer_profile(
 
 # %%
 al.plots.coefficient_curve(
-    cells[clean | (cells["control"].eq("none") & cells["layer"].isin([0, 2, 3]))],
+    cells[clean | (cells["run"].eq("steered") & cells["layer"].isin([0, 2, 3]))],
     ylabel="positive completions",
     unit="%",
     note=f"controls are left out here; {note}",
@@ -130,7 +130,7 @@ lines = []
 for g in range(5):
     own = replace(result, frame=result.frame[group == g].reset_index(drop=True))
     choice = own.best("positive", subject_to="valid >= 0.9")
-    there = values["control"].eq("none") & values["layer"].eq(choice.layer)
+    there = values["run"].eq("steered") & values["layer"].eq(choice.layer)
     there &= values["coefficient"].eq(choice.coefficient) & values["prompt_index"].floordiv(10).ne(
         g
     )
@@ -168,7 +168,7 @@ pd.DataFrame(lines)
 
 # %%
 summary = result.summary()
-steered = summary["metric"].eq("positive") & summary["control"].eq("none")
+steered = summary["metric"].eq("positive") & summary["run"].eq("steered")
 at_chosen = steered & summary["coefficient"].eq(best.coefficient)
 summary.loc[at_chosen, ["layer", "coefficient", "mean", "low", "high", "n", "dose", "kl"]]
 

@@ -132,7 +132,7 @@ dimensions.plot("positive", unit="%", ylabel="positive completions")
 
 # %%
 parts = dimensions.summary()
-parts = parts[parts["control"] == "none"]
+parts = parts[parts["run"] == "steered"]
 parts[["ablation", "fraction", "mean", "low", "high", "n", "dose"]].sort_values("dose").round(2)
 
 # %% [markdown]

@@ -113,7 +113,7 @@ named = {
     disruption_of_one.name: "disruption, one word",
 }
 chosen = chosen.assign(metric=chosen["metric"].replace(named))
-chosen[["metric", "control", "mean", "low", "high", "n", "dose"]].round(4)
+chosen[["metric", "run", "mean", "low", "high", "n", "dose"]].round(4)
 
 # %% [markdown]
 # The negated vector makes wedding words a little *likelier*. Away from weddings is no direction
@@ -144,8 +144,8 @@ read = {
     for name, given in places.items()
 }
 table = pd.concat(read, names=["read", None]).reset_index("read")
-table = table[table["control"] != "unsteered"]
-table[["read", "control", "mean", "low", "high", "n"]].round(5)
+table = table[table["run"] != "clean"]
+table[["read", "run", "mean", "low", "high", "n"]].round(5)
 
 # %% [markdown]
 # After a full stop the next token opens a sentence, and hardly any opening says what it will be
@@ -270,10 +270,10 @@ def by_layer(steering: al.SteeringVector | None, control: str) -> pd.DataFrame:
     values = torch.stack(read).logsumexp(dim=2)
     intervals = [al.statistics.mean(column) for column in values.T]
     cells = pd.DataFrame([vars(interval) for interval in intervals])
-    return cells.assign(layer=range(len(cells)), coefficient=coefficient, control=control)
+    return cells.assign(layer=range(len(cells)), coefficient=coefficient, run=control)
 
 
-named = {"none": v, "random": v.random_like(0), "clean": None}
+named = {"steered": v, "random": v.random_like(0), "clean": None}
 depth = pd.concat([by_layer(run, name) for name, run in named.items()], ignore_index=True)
 figure = al.plots.layer_profile(
     depth,

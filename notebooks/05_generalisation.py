@@ -156,7 +156,7 @@ def shares(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Share of completions in each run, with Wilson intervals, as cells to draw."""
     found = {run: al.statistics.proportion(own[metric]) for run, own in frame.groupby("run")}
     cells = pd.DataFrame([{"run": run, **vars(found[run])} for run in frame["run"].unique()])
-    return cells.assign(metric=metric.replace("_", " "), control="none")
+    return cells.assign(metric=metric.replace("_", " "), run="steered")
 
 
 def paired(frame: pd.DataFrame, metric: str, against: str = "clean") -> pd.DataFrame:
@@ -268,7 +268,7 @@ baselines = al.sweep(
     **sampling,
 )
 summary = baselines.summary()
-first = summary[summary["pair"].eq("Love - Hate") | summary["control"].eq("unsteered")]
+first = summary[summary["pair"].eq("Love - Hate") | summary["run"].eq("clean")]
 al.plots.coefficient_curve(
     first[first["metric"] == "positive"],
     ylabel="positive completions",
@@ -277,9 +277,9 @@ al.plots.coefficient_curve(
 )
 
 # %%
-first[first["metric"] == "valid"][
-    ["coefficient", "control", "mean", "low", "high", "n", "dose"]
-].round(2)
+first[first["metric"] == "valid"][["coefficient", "run", "mean", "low", "high", "n", "dose"]].round(
+    2
+)
 
 # %% [markdown]
 # Words in front do as well as the vector, at no search. That is so on this model throughout, and
@@ -301,7 +301,7 @@ doses = [f"c = {c}" for c in (1, 2, 4, 8)]
 runs = {"clean": None} | {dose: float(dose[4:]) * mean for dose in doses}
 caa = scored(runs, prompts["negative"], [positive, valid])
 table = pd.concat([shares(caa, name) for name in ("positive", "valid")])
-table.drop(columns="control").round(2)
+table.drop(columns="run").round(2)
 
 # %% [markdown]
 # Nothing is turned at any of them. What the last token of such a sentence holds is no lever on

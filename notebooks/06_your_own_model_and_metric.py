@@ -229,7 +229,7 @@ nothing.plot("praise", unit="%", ylabel="completions with praise")
 
 # %%
 cells = nothing.intervals(nothing.values_of("kl"))
-largest = cells["coefficient"].eq(16) | cells["control"].eq("unsteered")
+largest = cells["coefficient"].eq(16) | cells["run"].eq("clean")
 al.plots.layer_profile(
     cells[largest],
     ylabel="KL(steered || clean)",
@@ -265,10 +265,10 @@ best.held_out.plot("kl", ylabel="KL(steered || clean)", unit="nats")
 
 # %%
 cell = best.held_out.values_of("kl").sort_values("prompt_index")
-drawn = cell[cell["control"] == "random"]["value"].to_numpy()
+drawn = cell[cell["run"] == "random"]["value"].to_numpy()
 lines = []
-for name, run in {"steered": "none", "second random": "random:1", "negated": "negated"}.items():
-    values = cell[cell["control"] == run]["value"].to_numpy()
+for name, run in {"steered": "steered", "second random": "random:1", "negated": "negated"}.items():
+    values = cell[cell["run"] == run]["value"].to_numpy()
     difference = al.statistics.mean(1e6 * (values - drawn))  # in micronats
     p = al.statistics.paired_permutation(values, drawn).p_value
     lines.append({"run": name, **vars(difference), "p": p})

@@ -37,22 +37,22 @@ def test_rows_alone_left_out_and_moved(neo, vector):
     result = al.position_ablation(neo, vector, TEXTS, metrics=TOKEN, progress=False)
     n_rows = len(vector.rows)
     kept = range(1, n_rows)  # row 0, BOS's, is zero
-    assert value_of(neo, vector) == found(result, ablation="whole", control="none")
+    assert value_of(neo, vector) == found(result, ablation="whole", run="steered")
     for row in kept:
         alone = vector.with_rows([row])
         rest = vector.with_rows([r for r in range(n_rows) if r != row])
         assert value_of(neo, alone) == found(
-            result, ablation="alone", part=f"row {row}", control="none"
+            result, ablation="alone", part=f"row {row}", run="steered"
         )
         assert value_of(neo, rest) == found(
-            result, ablation="left out", part=f"row {row}", control="none"
+            result, ablation="left out", part=f"row {row}", run="steered"
         )
         assert value_of(neo, alone.random_like(0)) == found(
-            result, ablation="alone", part=f"row {row}", control="random"
+            result, ablation="alone", part=f"row {row}", run="random"
         )
     shortest = min(map(len, prompts.tokenize(neo, TEXTS)))
     for start in range(shortest - n_rows + 1):
-        here = {"ablation": "moved", "position": start, "control": "none"}
+        here = {"ablation": "moved", "position": start, "run": "steered"}
         assert value_of(neo, vector.at(start)) == found(result, **here)
     parts = 1 + 2 * len(kept) + shortest - n_rows + 1
     assert len(result.summary()) == 1 + 2 * parts
@@ -62,9 +62,9 @@ def test_a_vector_of_one_row_everywhere_is_not_moved(neo):
     vector = al.mean_difference(neo, [PAIR, ("I", "She")], 1)
     result = al.position_ablation(neo, vector, TEXTS, metrics=TOKEN, progress=False)
     assert set(result.frame["ablation"].dropna()) == {"whole", "alone", "left out"}
-    clean = found(result, control="unsteered")
+    clean = found(result, run="clean")
     assert value_of(neo, None) == clean
-    left = result.frame.query("ablation == 'left out' and control == 'none'")["value"].tolist()
+    left = result.frame.query("ablation == 'left out' and run == 'steered'")["value"].tolist()
     assert left == clean
     with pytest.raises(
         al.PositionError, match=r"'all' goes to many tokens and can't start at \[2\]"
@@ -82,15 +82,15 @@ def test_fractions_of_dimensions(neo, vector):
     first = vector.with_dims(slice(n))
     for choice, part in {"first": first, "top": largest}.items():
         here = {"ablation": choice, "fraction": 0.25}
-        assert value_of(neo, part) == found(result, **here, control="none")
-        assert value_of(neo, part.random_like(4)) == found(result, **here, control="random")
+        assert value_of(neo, part) == found(result, **here, run="steered")
+        assert value_of(neo, part.random_like(4)) == found(result, **here, run="random")
     for choice in ("first", "top", "random"):
-        whole = {"ablation": choice, "fraction": 1.0, "control": "none"}
+        whole = {"ablation": choice, "fraction": 1.0, "run": "steered"}
         assert value_of(neo, vector) == found(result, **whole)
     again = al.dimension_ablation(
         neo, vector, TEXTS, fractions=[0.25], metrics=TOKEN, progress=False, seed=5
     )
-    chosen = [r.frame.query("ablation == 'random' and fraction == 0.25 and control == 'none'")
+    chosen = [r.frame.query("ablation == 'random' and fraction == 0.25 and run == 'steered'")
               for r in (result, again)]  # fmt: skip
     assert chosen[0]["value"].tolist() != chosen[1]["value"].tolist()
 
@@ -109,7 +109,7 @@ def test_vectors_of_one_layer_at_another(neo, norm_matched):
                 norms = zip(rows, old, new, strict=True)
                 rows = torch.stack([r * (b / a if a else 0) for r, a, b in norms])
             moved = al.SteeringVector(2 * rows, f"blocks.{t}.hook_resid_pre")
-            here = {"recorded": s, "layer": t, "control": "none"}
+            here = {"recorded": s, "layer": t, "run": "steered"}
             assert value_of(neo, moved) == found(result, **here)
 
 
@@ -120,7 +120,7 @@ def test_the_spread_over_pairs(neo):
     )
     vectors = {label: al.extract(neo, pair)[1] for label, pair in pairs.items()}
     for label, vector in vectors.items():
-        assert value_of(neo, 2 * vector) == found(result, pair=label, control="none")
+        assert value_of(neo, 2 * vector) == found(result, pair=label, run="steered")
     pd.testing.assert_frame_equal(result.cosines, al.cosines(vectors), atol=1e-5)
     with pytest.raises(al.SweepError, match="needs two at least, not 1"):
         al.pair_variance(neo, PAIR, TEXTS, layer=1, coefficient=2, metrics=TOKEN, progress=False)
@@ -136,7 +136,7 @@ def test_reach_is_the_divergence_at_every_generated_token(neo, position):
     ids = prompts.tokenize(neo, TEXTS)
     for completion in written:
         own = result.frame.query(
-            f"control == 'none' and prompt_index == {completion.prompt_index} "
+            f"run == 'steered' and prompt_index == {completion.prompt_index} "
             f"and sample == {completion.sample_index}"
         )
         assert own["step"].tolist() == [0, 1, 2, 3]

@@ -41,10 +41,10 @@ def test_the_table_of_seeds_is_that_of_their_evaluations(seed):
     path = CHECKPOINT / "evaluation.json" if seed == 1 else DOCS / "seeds" / f"{seed}.json"
     lines = json.loads(path.read_text())["lines"]
     shares = {kind: [line["figure"].split(" ")[0] for line in lines if line["what"] == f"  {kind}"]
-              for kind in ("unsteered", "steered")}  # fmt: skip
+              for kind in ("clean", "steered")}  # fmt: skip
     row = re.search(rf"^\| {seed} \|.*", (DOCS / "testbed.md").read_text(), re.M)
     found = re.findall(r"(\d+) \((\d+)\)", row[0])
-    assert found == list(zip(shares["steered"], shares["unsteered"], strict=True))
+    assert found == list(zip(shares["steered"], shares["clean"], strict=True))
 
 
 def test_it_knows_the_words_of_its_tasks(testbed):

@@ -63,9 +63,9 @@ def test_sweep_writes_the_table_and_figures_and_prints_the_best_cell(run, files,
     assert "\n".join(lines[4:7]) == str(best)
     assert lines[7:9] == ["", "on held-out prompts"]
     header, *table = [line.split("\t") for line in lines[9:]]
-    assert header[:3] == ["control", "metric", "mean"]
+    assert header[:3] == ["run", "metric", "mean"]
     assert [line[0] for line in table] == [
-        "unsteered", "none", "random", "random:1", "random:2", "negated",
+        "clean", "steered", "random", "random:1", "random:2", "negated",
     ]  # fmt: skip
 
 

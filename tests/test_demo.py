@@ -61,7 +61,7 @@ def test_it_prints_completions_and_rates_with_their_n(ran):
 
 
 def test_every_cell_has_a_row_per_prompt_and_its_controls(rows: pd.DataFrame, model):
-    keys = ["pair", "layer", "coefficient", "control"]
+    keys = ["pair", "layer", "coefficient", "run"]
     assert (rows.groupby(keys).size() == N).all()
     n_layers, others = model.cfg.n_layers, len(demo.COEFFICIENTS) - 1  # 4.0 is among them
     assert len(rows) == 2 * N * (1 + 3 * (n_layers + others))
@@ -72,7 +72,7 @@ def test_a_row_can_be_made_again_from_the_vector_beside_it(ran, rows: pd.DataFra
     vector = al.SteeringVector.load(path)
     again = al.generate(model, PROMPTS, vector, max_new_tokens=demo.NEW_TOKENS, seed=demo.SEED)
     here = (rows["pair"] == "first") & (rows["layer"] == "1") & (rows["coefficient"] == "4.0")
-    assert [c.text for c in again] == list(rows[here & (rows["control"] == "none")]["text"])
+    assert [c.text for c in again] == list(rows[here & (rows["run"] == "steered")]["text"])
 
 
 def test_a_directory_that_cannot_be_written_is_told_first(model, asked, tmp_path: Path):

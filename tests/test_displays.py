@@ -136,10 +136,10 @@ def test_completions_beyond_the_limit_are_counted() -> None:
 
 def test_a_sweep_shows_each_cell_beside_its_controls(result: al.SweepResult) -> None:
     page = shown(result)
-    for name in ("steered", "random", "negated", "unsteered", "95 % interval", "2 prompts"):
+    for name in ("steered", "random", "negated", "clean", "95 % interval", "2 prompts"):
         assert name in page.text
     summary = result.summary()
-    first = summary[(summary["control"] == "none") & (summary["metric"] == "kl")].iloc[0]
+    first = summary[(summary["run"] == "steered") & (summary["metric"] == "kl")].iloc[0]
     assert f"{first['mean']:.3g} [{first['low']:.3g}, {first['high']:.3g}]" in page.text
     n_cells = 2 * 3 * 5
     assert f"{n_cells - DISPLAYED} more cells" in page.text
@@ -177,7 +177,7 @@ def test_any_provenance_of_a_callers_own_is_shown(provenance: dict[str, Any]) ->
 def test_each_figure_stands_under_its_own_run(result: al.SweepResult) -> None:
     table = result._repr_html_().split("<table>")[1]
     summary = result.summary()
-    first = summary[summary["metric"] == "kl"].query("control != 'unsteered'").head(3)
+    first = summary[summary["metric"] == "kl"].query("run != 'clean'").head(3)
     expected = [
         f"{mean:.3g} [{low:.3g}, {high:.3g}]"
         for mean, low, high in zip(first["mean"], first["low"], first["high"], strict=True)
@@ -185,7 +185,7 @@ def test_each_figure_stands_under_its_own_run(result: al.SweepResult) -> None:
     head, body = table.split("<tbody>")
     names = re.findall(r">([^<>]+)</th>", head)[-3:]
     figures = re.findall(r"nowrap\">([^<>]+)</span>", body.split("</tr>")[0])
-    assert names == ["steered", *first["control"].tolist()[1:]]
+    assert names == ["steered", *first["run"].tolist()[1:]]
     assert figures == expected
     assert "0.12" in re.findall(r"<th style=\"[^\"]*\">steered", head)[0]
 
@@ -195,10 +195,10 @@ def test_a_result_whose_steered_cells_came_last_counts_and_tints_rightly(
 ) -> None:
     # As an interrupt may leave it: controls are there, not every cell is.
     frame = result.frame
-    late = frame[frame["control"].isin(["none"])].query("coefficient < 2")
-    order = pd.concat([frame[frame["control"] == "random"], late])
+    late = frame[frame["run"].isin(["steered"])].query("coefficient < 2")
+    order = pd.concat([frame[frame["run"] == "random"], late])
     page = shown(al.SweepResult(order, result.provenance, complete=False))
     assert not re.search(r"\.\.\. and -", page.text)
     assert page.text.index("steered") < page.text.index("interval")
-    none = frame[frame["control"] == "random"]
+    none = frame[frame["run"] == "random"]
     assert "0.12" not in al.SweepResult(none, result.provenance)._repr_html_()

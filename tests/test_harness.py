@@ -111,22 +111,22 @@ def test_figures_of_a_run_are_those_of_its_rows(setup):
     read = setup.readings("baselines", setup.baselines(concept), concept.test, metrics)
     frame, name = read.frame, concept.success.name
     assert {*frame["run"]} == {
-        "unsteered", "steered", "random", "negated", "prompted", "mean difference",
+        "clean", "steered", "random", "negated", "prompted", "mean difference",
     }  # fmt: skip
-    steered, clean = read.value(name), read.value(name, "unsteered")
-    own = frame[(frame["metric"] == name) & (frame["control"] == "none")]
+    steered, clean = read.value(name), read.value(name, "clean")
+    own = frame[(frame["metric"] == name) & (frame["run"] == "steered")]
     assert steered.mean == own["value"].mean()
     change = read.change(name)
     assert change.mean == pytest.approx(steered.mean - clean.mean)
     assert change.n == len(concept.test)
-    random = frame[(frame["metric"] == name) & frame["control"].str.startswith("random")]
-    assert random["control"].nunique() == 3
+    random = frame[(frame["metric"] == name) & frame["run"].str.startswith("random")]
+    assert random["run"].nunique() == 3
     assert read.value(name, "random").mean == pytest.approx(random["value"].mean())
     assert read.value(name, "random").n == len(concept.test)
     with pytest.raises(KeyError, match="no success_sentiment of steered at"):
         read.value(name, layer=99)
     assert [*read.by_run()["run"]] == [
-        "unsteered", "steered", "mean difference", "prompted", "negated", "random",
+        "clean", "steered", "mean difference", "prompted", "negated", "random",
     ]  # fmt: skip
 
 
@@ -140,9 +140,9 @@ def test_runs_are_those_of_a_sweep(setup):
         metrics=[concept.success], samples=1, progress=False,
         controls=["random", "random:1", "negated", "prompted"], **setup.sampling,
     )  # fmt: skip
-    for control in ("unsteered", "none", "random", "random:1", "negated", "prompted"):
+    for control in ("clean", "steered", "random", "random:1", "negated", "prompted"):
         texts = [
-            result.frame[result.frame["control"] == control]["text"].tolist()
+            result.frame[result.frame["run"] == control]["text"].tolist()
             for result in (ours, theirs)
         ]
         assert len(texts[0]) == len(concept.test)
@@ -174,12 +174,12 @@ def test_a_bound_that_is_just_reached_is_reached(value, bound):
     assert not at_least(value, bound + 1e-6)
 
 
-def test_two_unsteered_cells_are_not_taken_for_one(setup):
+def test_two_clean_cells_are_not_taken_for_one(setup):
     concept = setup.concept("sentiment")
     cells = [clean_cell(), clean_cell(pair="other")]
     read = setup.readings("clean", cells, concept.test, [concept.success])
-    with pytest.raises(ValueError, match="2 unsteered cells"):
-        read.value(concept.success.name, "unsteered")
+    with pytest.raises(ValueError, match="2 clean cells"):
+        read.value(concept.success.name, "clean")
 
 
 def test_changes_of_shares_are_told_in_points():

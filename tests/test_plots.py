@@ -21,12 +21,12 @@ SHARES = st.lists(st.floats(0.05, 0.95), min_size=1, max_size=6)
 
 
 def cells(
-    means: list[float], *, control: str = "none", pair: str = "a", layer: int = 2
+    means: list[float], *, control: str = "steered", pair: str = "a", layer: int = 2
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "pair": pair,
-            "control": control,
+            "run": control,
             "layer": layer,
             "coefficient": [float(c) for c in range(len(means))],
             "mean": means,
@@ -38,7 +38,7 @@ def cells(
 
 def clean(mean: float, *, pair: str = "a") -> pd.DataFrame:
     empty = {"layer": np.nan, "coefficient": np.nan}
-    return cells([mean], control="unsteered", pair=pair).assign(**empty)
+    return cells([mean], run="clean", pair=pair).assign(**empty)
 
 
 def line(axes: Axes, label: str) -> Line2D:
@@ -66,7 +66,7 @@ def test_the_band_is_the_interval(means):
 
 
 def test_the_clean_run_is_a_level_line_and_controls_are_grey():
-    frame = pd.concat([cells([0.1, 0.7]), cells([0.1, 0.1], control="random"), clean(0.1)])
+    frame = pd.concat([cells([0.1, 0.7]), cells([0.1, 0.1], run="random"), clean(0.1)])
     (axes,) = plots.coefficient_curve(frame).axes
     assert list(line(axes, "clean").get_ydata()) == [0.1, 0.1]
     red, green, blue = matplotlib.colors.to_rgb(line(axes, "random").get_color())
@@ -83,8 +83,8 @@ def test_several_layers_are_several_lines_told_apart_by_colour_and_marker():
 
 
 def test_draws_of_one_control_look_alike_and_share_a_legend_entry():
-    draws = [cells([0.1, 0.2], control=name) for name in ("random", "random:1", "random:2")]
-    frame = pd.concat([cells([0.1, 0.7]), *draws, cells([0.3, 0.1], control="negated")])
+    draws = [cells([0.1, 0.2], run=name) for name in ("random", "random:1", "random:2")]
+    frame = pd.concat([cells([0.1, 0.7]), *draws, cells([0.3, 0.1], run="negated")])
     figure = plots.coefficient_curve(frame)
     lines = [line for line in figure.axes[0].get_lines() if line.get_label() == "random"]
     assert len(lines) == 3
@@ -97,7 +97,7 @@ def test_draws_of_one_control_look_alike_and_share_a_legend_entry():
 
 
 def test_a_control_without_a_layer_is_a_level_line():
-    words = cells([0.4], control="prompted").assign(layer=np.nan, coefficient=np.nan)
+    words = cells([0.4], run="prompted").assign(layer=np.nan, coefficient=np.nan)
     (axes,) = plots.coefficient_curve(pd.concat([cells([0.1, 0.7]), words])).axes
     assert list(line(axes, "prompted").get_ydata()) == [0.4, 0.4]
 
@@ -127,7 +127,7 @@ def test_a_row_of_another_pair_is_in_no_panel():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_missing_intervals_are_left_out(n: int):
-    frame = pd.concat([cells([0.1, 0.7][:n]), cells([0.1], control="random"), clean(0.1)])
+    frame = pd.concat([cells([0.1, 0.7][:n]), cells([0.1], run="random"), clean(0.1)])
     figure = plots.coefficient_curve(frame.assign(low=np.nan, high=None), unit="%")
     figure.draw_without_rendering()
     (axes,) = figure.axes

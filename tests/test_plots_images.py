@@ -21,17 +21,17 @@ compared = partial(
     style={},
     savefig_kwargs={"dpi": 50},
 )
-CLEAN = {"control": "unsteered", "mean": 0.1, "low": 0.05, "high": 0.2}
+CLEAN = {"run": "clean", "mean": 0.1, "low": 0.05, "high": 0.2}
 
 
 def cells(**columns: object) -> pd.DataFrame:
     """Three layers by three coefficients with a control, and the clean run."""
     lines = [
-        {"layer": layer, "coefficient": c, "control": control, "mean": mean,
+        {"layer": layer, "coefficient": c, "run": control, "mean": mean,
          "low": mean - 0.05, "high": mean + 0.08, "pair": "Love - Hate", **columns}
         for layer in range(3)
         for c in (1.0, 4.0, 8.0)
-        for control, mean in (("none", 0.2 + layer * c / 30), ("random", 0.1))
+        for control, mean in (("steered", 0.2 + layer * c / 30), ("random", 0.1))
     ]  # fmt: skip
     return pd.DataFrame([*lines, CLEAN]).astype({"layer": "Int64", "coefficient": "Float64"})
 
@@ -55,11 +55,11 @@ def test_heat_map():
 def test_bars():
     frame = pd.DataFrame(
         [
-            {"part": f"row {row}", "ablation": ablation, "control": control, "mean": mean,
+            {"part": f"row {row}", "ablation": ablation, "run": control, "mean": mean,
              "low": mean - 0.1, "high": mean + 0.1}
             for row in range(1, 4)
             for ablation, control, mean in (
-                ("alone", "none", 0.9 / row), ("left out", "none", 0.2 * row),
+                ("alone", "steered", 0.9 / row), ("left out", "steered", 0.2 * row),
                 ("alone", "random", 0.1),
             )
         ]
@@ -72,7 +72,7 @@ def test_bars():
 def test_pareto():
     points = [(0.1, 0.2, True), (0.5, 0.6, True), (0.4, 1.0, False), (0.8, 2.0, True)]
     lines = [
-        {"layer": i, "coefficient": 2.0, "control": "none", "on_front": front, "success": success,
+        {"layer": i, "coefficient": 2.0, "run": "steered", "on_front": front, "success": success,
          "success_low": success - 0.05, "success_high": success + 0.05, "cost": cost,
          "cost_low": cost - 0.1, "cost_high": cost + 0.1}
         for i, (success, cost, front) in enumerate(points)

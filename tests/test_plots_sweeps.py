@@ -20,7 +20,7 @@ from actadd_lens import plots
 from actadd_lens.errors import FigureError
 
 COEFFICIENTS = (1.0, 4.0, 16.0)
-CLEAN = {"control": "unsteered", "mean": 0.05, "low": 0.01, "high": 0.1}
+CLEAN = {"run": "clean", "mean": 0.05, "low": 0.01, "high": 0.1}
 
 
 def sweep(
@@ -30,7 +30,7 @@ def sweep(
     if means is None:
         means = np.linspace(0.1, 0.9, layers * 3).reshape(3, layers)
     rows = [
-        {"layer": layer, "coefficient": c, "mean": means[row, layer], "control": "none"}
+        {"layer": layer, "coefficient": c, "mean": means[row, layer], "run": "steered"}
         for (row, c), layer in product(enumerate(COEFFICIENTS), range(means.shape[1]))
     ]
     frame = pd.DataFrame(rows).assign(pair=pair, position=position)
@@ -181,12 +181,12 @@ def test_the_rows_of_a_map_can_be_another_column():
 
 def rows(group: str | None, control: str, means: list[float]) -> pd.DataFrame:
     names = [f"{i}: token" for i in range(len(means))]
-    frame = pd.DataFrame({"row": names, "use": group, "control": control, "mean": means})
+    frame = pd.DataFrame({"row": names, "use": group, "run": control, "mean": means})
     return frame.assign(low=frame["mean"] - 0.05, high=frame["mean"] + 0.05)
 
 
 def ablation() -> pd.DataFrame:
-    parts = [rows("left out", "none", [0.8, 0.1]), rows("alone", "none", [0.1, 0.7])]
+    parts = [rows("left out", "steered", [0.8, 0.1]), rows("alone", "steered", [0.1, 0.7])]
     controls = [rows(use, "random", [0.2, 0.3]) for use in ("left out", "alone")]
     return pd.concat([*parts, *controls, pd.DataFrame([CLEAN])], ignore_index=True)
 
@@ -216,27 +216,27 @@ def test_controls_are_grey_and_stand_beside_their_group():
 
 
 def test_dots_are_centred_on_their_category():
-    frame = pd.concat([ablation(), rows("alone", "none", [0.3]).assign(row="2: token")])
+    frame = pd.concat([ablation(), rows("alone", "steered", [0.3]).assign(row="2: token")])
     (axes,) = plots.bars(frame, x="row", group="use").axes
     places = pd.Series(np.concatenate([d.get_xdata() for d in axes.get_lines()[:-1]]).astype(float))
     np.testing.assert_allclose(places.groupby(places.round()).mean(), [0, 1, 2])
 
 
 def test_the_intervals_are_drawn():
-    (axes,) = plots.bars(rows(None, "none", [0.5, 0.6]), x="row").axes
+    (axes,) = plots.bars(rows(None, "steered", [0.5, 0.6]), x="row").axes
     (lines,) = axes.collections
     ends = [[y for _, y in segment] for segment in lines.get_segments()]
     np.testing.assert_allclose(ends, [[0.45, 0.55], [0.55, 0.65]])
 
 
 def test_a_group_that_is_called_like_a_control_is_told_apart():
-    frame = pd.concat([rows("random", "none", [0.5]), rows("random", "random:1", [0.1])])
+    frame = pd.concat([rows("random", "steered", [0.5]), rows("random", "random:1", [0.1])])
     figure = plots.bars(frame, x="row", group="use")
     assert texts(figure) == ["random", "random (control)"]
 
 
 def test_a_position_that_goes_with_the_category_makes_no_panels():
-    frame = rows(None, "none", [0.5, 0.6]).assign(position=["front", 3], pair="a")
+    frame = rows(None, "steered", [0.5, 0.6]).assign(position=["front", 3], pair="a")
     assert len(plots.bars(frame, x="row").axes) == 1
     assert len(plots.bars(frame, x="position").axes) == 1
     twice = pd.concat([frame, frame.assign(pair="b")])
@@ -252,7 +252,7 @@ def test_bars_without_intervals_are_drawn():
 
 def test_long_and_many_categories_are_slanted_and_thinned():
     names = [f"number {i} of many" for i in range(90)]
-    frame = rows(None, "none", [0.5] * 90).assign(row=names)
+    frame = rows(None, "steered", [0.5] * 90).assign(row=names)
     (axes,) = plots.bars(frame, x="row").axes
     assert axes.get_xticklabels()[0].get_rotation() > 0
     assert len(axes.get_xticks()) < 90
@@ -272,7 +272,7 @@ def test_bad_ablations_are_refused():
 
 
 def trade(points: list[tuple[float, float]], on_front: list[bool]) -> pd.DataFrame:
-    frame = pd.DataFrame(points, columns=["cost", "success"]).assign(control="none", layer=3)
+    frame = pd.DataFrame(points, columns=["cost", "success"]).assign(run="steered", layer=3)
     frame["coefficient"] = np.arange(len(frame)) + 1.0
     frame["on_front"] = on_front
     for name in ("success", "cost"):
@@ -311,8 +311,8 @@ def test_the_step_line_is_the_best_that_a_cost_buys(points):
 
 def test_every_steered_cell_and_the_clean_run_are_drawn():
     frame = trade([(0.1, 0.2), (0.3, 0.6), (0.9, 0.5)], [True, True, False])
-    clean = {"control": "unsteered", "success": 0.05, "cost": 0.0}
-    control = {"control": "random:1", "success": 0.1, "cost": 0.2}
+    clean = {"run": "clean", "success": 0.05, "cost": 0.0}
+    control = {"run": "random:1", "success": 0.1, "cost": 0.2}
     frame = pd.concat([frame, pd.DataFrame([clean, control])], ignore_index=True)
     figure = plots.pareto(frame, success_unit="%")
     (axes,) = figure.axes

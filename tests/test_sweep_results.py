@@ -17,7 +17,7 @@ from actadd_lens import statistics
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.results import interval_of
 
-KEYS = ["pair", "layer", "coefficient", "position", "control"]
+KEYS = ["pair", "layer", "coefficient", "position", "run"]
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May"]
 
 
@@ -26,7 +26,7 @@ def result_of(values, **more):
     lines = [
         {
             "pair": "p" if layer is not None else None, "layer": layer, "coefficient": c,
-            "position": "front" if layer is not None else None, "control": control,
+            "position": "front" if layer is not None else None, "run": control,
             "prompt": f"prompt {i}", "sample": None, "metric": metric, "value": value,
             "prompt_index": i, "dose": 0.5, "kl": 0.1, "text": None,
         }
@@ -43,13 +43,13 @@ def result_of(values, **more):
     )
 
 
-CLEAN = {(None, None, "unsteered"): {"good": [0.0, 0.2], "bad": [0.0, 0.0]}}
+CLEAN = {(None, None, "clean"): {"good": [0.0, 0.2], "bad": [0.0, 0.0]}}
 
 
 def grid(figures):
     """Steered cells (layer, coefficient) -> (good, bad), the same for two prompts."""
     cells = {
-        (layer, c, "none"): {"good": [good, good], "bad": [bad, bad]}
+        (layer, c, "steered"): {"good": [good, good], "bad": [bad, bad]}
         for (layer, c), (good, bad) in figures.items()
     }
     return result_of({**CLEAN, **cells, (1, 1.0, "random"): {"good": [9, 9], "bad": [0, 0]}})
@@ -142,7 +142,7 @@ def test_the_chosen_cell_is_measured_on_held_out_prompts(neo):
     pd.testing.assert_frame_equal(best.held_out.frame, alone.frame)
     assert best.test is not None
     assert best.test.mean == pytest.approx(
-        alone.frame.query("control == 'none' and metric == 'kl'")["value"].mean()
+        alone.frame.query("run == 'steered' and metric == 'kl'")["value"].mean()
     )
     assert "on held-out prompts" in str(best)
     with pytest.raises(al.SweepError, match="1 of 2 test prompts were searched on, 'She talks'"):
@@ -157,7 +157,7 @@ def test_mean_differences_on_held_out_prompts_are_still_over_all_pairs(neo):
     best = result.best("kl", test_prompts=["Something else"])
     vector = al.mean_difference(neo, [("Love", "Hate"), ("I", "She")], 1)
     shift = al.next_token_shift(neo, "Something else", vector)
-    found = best.held_out.frame.query("control == 'mean_difference'")["value"]
+    found = best.held_out.frame.query("run == 'mean_difference'")["value"]
     assert found.tolist() == pytest.approx([shift["kl_contribution"].sum()], rel=1e-3)
 
 
@@ -171,12 +171,12 @@ def test_mean_differences_on_held_out_prompts_are_still_over_all_pairs(neo):
 def test_the_front_is_what_no_cell_beats(figures):
     result = grid({(layer, 1.0): both for layer, both in enumerate(figures)})
     table = result.pareto("good", "bad")
-    steered = table[table["control"] == "none"]
+    steered = table[table["run"] == "steered"]
     clean = (0.1, 0.0)
     for (good, bad), on_front in zip(figures, steered["on_front"], strict=True):
         beaten = any(g >= good and b <= bad and (g > good or b < bad) for g, b in [clean, *figures])
         assert on_front == (not beaten)
-    assert not table[table["control"] == "unsteered"]["on_front"].any()
+    assert not table[table["run"] == "clean"]["on_front"].any()
     assert len(table) == len(figures) + 1
 
 
@@ -202,7 +202,7 @@ def test_bad_questions_are_refused(call, message):
 
 
 def test_an_interrupted_sweep_has_no_best_cell():
-    result = result_of({**CLEAN, (1, 1.0, "none"): {"good": [1.0]}}, complete=False)
+    result = result_of({**CLEAN, (1, 1.0, "steered"): {"good": [1.0]}}, complete=False)
     with pytest.raises(al.SweepError, match="interrupted, so not every cell has every prompt"):
         result.best("good")
     assert "interrupted" in repr(result)
@@ -265,11 +265,11 @@ def test_shares_on_which_all_prompts_agree_have_an_interval_all_the_same():
     ten = {"good": [0.0] * 10, "bad": [0.0] * 10}
     result = result_of(
         {
-            (None, None, "unsteered"): ten,
-            (1, 1.0, "none"): {"good": [1.0] * 5 + [0.0] * 5, "bad": [0.5] * 10},
+            (None, None, "clean"): ten,
+            (1, 1.0, "steered"): {"good": [1.0] * 5 + [0.0] * 5, "bad": [0.5] * 10},
         }
     )
-    clean = result.summary().query("control == 'unsteered'").set_index("metric")
+    clean = result.summary().query("run == 'clean'").set_index("metric")
     wilson = statistics.proportion([False] * 10)
     assert clean.loc["good", ["low", "high"]].tolist() == pytest.approx([wilson.low, wilson.high])
     assert clean.loc["bad", ["low", "high"]].tolist() == [0, 0]
@@ -277,7 +277,7 @@ def test_shares_on_which_all_prompts_agree_have_an_interval_all_the_same():
 
 def test_a_cell_without_a_value_is_on_no_front():
     table = grid({(1, 1.0): (math.nan, 0), (2, 1.0): (1, 1)}).pareto("good", "bad")
-    assert table.query("control == 'none'")["on_front"].tolist() == [False, True]
+    assert table.query("run == 'steered'")["on_front"].tolist() == [False, True]
 
 
 def test_a_string_is_one_test_prompt(neo):
@@ -318,7 +318,7 @@ def test_one_cell_is_drawn_beside_its_controls():
 
 def test_figures_of_an_interrupted_sweep_say_so():
     result = result_of(
-        {**CLEAN, (1, 1.0, "none"): {"good": [1.0]}, (2, 1.0, "none"): {"good": [1.0]}},
+        {**CLEAN, (1, 1.0, "steered"): {"good": [1.0]}, (2, 1.0, "steered"): {"good": [1.0]}},
         complete=False,
     )
     assert "interrupted" in result.plot("good").legends[0].get_title().get_text()

@@ -98,16 +98,16 @@ def test_cells_depend_neither_on_the_grid_nor_on_how_it_is_packed(
     alone = run(neo, texts=texts[-1:], **one, controls=["random"])
     where = {"layer": layers[-1], "coefficient": coefficients[-1], "position": positions[-1]}
     last = len(texts) - 1
-    for control in ("none", "random"):
-        here = cells(whole, **where, control=control)
-        there = cells(alone, **where, control=control)
+    for control in ("steered", "random"):
+        here = cells(whole, **where, run=control)
+        there = cells(alone, **where, run=control)
         for metric in LOGPROBS:
             assert here[metric.name, last] == pytest.approx(there[metric.name, 0], abs=2e-5)
 
 
 def test_a_coefficient_of_zero_is_the_clean_run_itself(neo):
     result = run(neo, layers=[1], coefficients=[0.0, 1.0], metrics=["kl", *LOGPROBS])
-    clean, zero = cells(result, control="unsteered"), cells(result, coefficient=0.0)
+    clean, zero = cells(result, run="clean"), cells(result, coefficient=0.0)
     assert (clean == zero).all()
     assert (zero["kl"] == 0).all()
 
@@ -126,16 +126,16 @@ def test_completions_are_those_of_generate(bridge):
     average = {layer: al.mean_difference(model, [PAIR, ("I", "She")], layer) for layer in (0, 2)}
     n_cells = 0
     for (pair, layer, c, control), rows in result.frame.groupby(
-        ["pair", "layer", "coefficient", "control"], dropna=False
+        ["pair", "layer", "coefficient", "run"], dropna=False
     ):
         n_cells += 1
         texts, steering = TEXTS, None
-        if control in ("none", "negated"):
+        if control in ("steered", "negated"):
             vector = al.extract(model, [PAIR, ("I", "She")][list(pairs).index(pair)])[layer]
-            steering = (c if control == "none" else -c) * vector
-        elif control == "mean_difference":
+            steering = (c if run == "steered" else -c) * vector
+        elif run == "mean_difference":
             steering = c * average[layer]
-        elif control == "prompted":
+        elif run == "prompted":
             texts = [f"{PAIR[0] if pair == pairs[0] else 'I'} {text}" for text in TEXTS]
         expected = al.generate(model, texts, steering, **sampling)
         assert rows["text"].tolist() == [item.text for item in expected]
@@ -152,8 +152,8 @@ def test_a_vector_at_generated_tokens_is_generated_with_anywhere(bridge):
     found = position_ablation(
         model, vector, TEXTS, metrics=[metrics.WordCount(["e"])], progress=False, **sampling
     )
-    for control, steering in {"none": vector, "random": vector.random_like(3)}.items():
-        rows = rows_of(found, ablation="whole", control=control)
+    for control, steering in {"steered": vector, "random": vector.random_like(3)}.items():
+        rows = rows_of(found, ablation="whole", run=control)
         expected = al.generate(model, TEXTS, steering, **sampling)
         assert rows["text"].tolist() == [item.text for item in expected]
 
@@ -179,7 +179,7 @@ def test_metrics_over_the_text_read_what_is_behind_the_vector(neo):
             counted = whole[behind:, TOKENS[0]]
             expected = float(counted.mean()) if len(counted) else math.nan
             assert values["recorder_text", i] == pytest.approx(expected, abs=1e-5, nan_ok=True)
-    clean = cells(result, control="unsteered")
+    clean = cells(result, run="clean")
     with torch.no_grad():
         whole = neo(torch.tensor([ids[0]]))[0].log_softmax(-1)[:, TOKENS[0]]
     assert clean["recorder_text", 0] == pytest.approx(float(whole.mean()), abs=1e-5)
@@ -189,11 +189,11 @@ def test_prompted_cells_read_the_positive_prompt_before_the_text(neo):
     result = run(
         neo, layers=[0, 1], controls=["prompted"], metrics=[*LOGPROBS, Recorder(over="text")]
     )
-    values = cells(result, layer=1, control="prompted")
+    values = cells(result, layer=1, run="prompted")
     [expected] = [al.next_token_logprobs(neo, [f"{PAIR[0]} {text}" for text in TEXTS])]
     for token, metric in zip(TOKENS, LOGPROBS, strict=True):
         assert values[metric.name].tolist() == pytest.approx(expected[:, token].tolist(), abs=1e-5)
-    assert cells(result, layer=0, control="prompted").equals(values)
+    assert cells(result, layer=0, run="prompted").equals(values)
     ids, longer = (
         prompts.tokenize(neo, TEXTS[:1])[0],
         prompts.tokenize(neo, f"{PAIR[0]} {TEXTS[0]}")[0],
@@ -209,7 +209,7 @@ def test_controls_are_made_of_the_cell_that_they_stand_beside(neo):
     result = run(neo, layers=[1], coefficients=[3.0], controls=controls, seed=5)
     vector = 3 * al.extract(neo, PAIR)[1]
     made = {
-        "none": vector,
+        "steered": vector,
         "random": vector.random_like(5),
         "random:1": vector.random_like(6),
         "random:2": vector.random_like(7),
@@ -218,12 +218,12 @@ def test_controls_are_made_of_the_cell_that_they_stand_beside(neo):
     }
     for control, steering in made.items():
         logprobs = al.next_token_logprobs(neo, TEXTS, steering)
-        values = cells(result, control=control)
+        values = cells(result, run=control)
         for token, metric in zip(TOKENS, LOGPROBS, strict=True):
             assert values[metric.name].tolist() == pytest.approx(
                 logprobs[:, token].tolist(), abs=1e-5
             )
-        keys = rows_of(result, control=control)[["layer", "coefficient", "position"]]
+        keys = rows_of(result, run=control)[["layer", "coefficient", "position"]]
         assert keys.drop_duplicates().values.tolist() == [[1, 3.0, "front"]]
 
 
@@ -237,20 +237,20 @@ def test_dose_and_kl_stand_beside_every_cell(neo):
     for position in ("front", "back"):
         doses = al.dose(neo, vector.at(position), TEXTS)
         expected = doses[doses["vector_norm"] > 0].groupby("prompt_index")["dose"].mean()
-        for control in ("none", "random"):
-            here = rows_of(result, layer=1, position=position, control=control, metric="kl")
+        for control in ("steered", "random"):
+            here = rows_of(result, layer=1, position=position, run=control, metric="kl")
             assert here["dose"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
-    assert (frame.query("control == 'unsteered'")[["dose", "kl"]] == 0).all(axis=None)
-    assert frame.query("control == 'prompted'")["dose"].isna().all()
+    assert (frame.query("run == 'clean'")[["dose", "kl"]] == 0).all(axis=None)
+    assert frame.query("run == 'prompted'")["dose"].isna().all()
 
 
 def test_the_frame_is_tidy(neo):
     result = run(neo, layers=[0, 1], coefficients=[1, 2], controls=["random", "negated"])
-    columns = ["pair", "layer", "coefficient", "position", "control", "prompt", "sample", "metric"]
+    columns = ["pair", "layer", "coefficient", "position", "run", "prompt", "sample", "metric"]
     frame = result.frame
     assert [*frame.columns][:9] == [*columns, "value"]
     assert not frame.duplicated(columns).any()
-    clean = frame[frame["control"] == "unsteered"]
+    clean = frame[frame["run"] == "clean"]
     assert len(clean) == len(TEXTS) * len(LOGPROBS)
     assert clean[["pair", "layer", "coefficient", "position", "sample"]].isna().all(axis=None)
     assert len(frame) == (1 + 4 * 3) * len(TEXTS) * len(LOGPROBS)
@@ -273,7 +273,7 @@ def test_a_metric_of_the_callers_own(neo):
     result = run(neo, layers=[1], metrics=[TopToken(), Length()], samples=1, max_new_tokens=2)
     lengths = result.frame.query("metric == 'length'")
     assert (lengths["value"] == lengths["text"].str.len()).all()
-    assert (cells(result, control="unsteered")["top"] == 1).all()
+    assert (cells(result, run="clean")["top"] == 1).all()
 
 
 def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
@@ -307,7 +307,7 @@ def test_half_precision_streams_resume_in_their_own_dtype(half):
     result = run(model, layers=[1], coefficients=[2.0], metrics=["kl", *LOGPROBS])
     logprobs = al.next_token_logprobs(model, TEXTS, 2 * al.extract(model, PAIR)[1])
     for token, metric in zip(TOKENS, LOGPROBS, strict=True):
-        got = cells(result, control="none")[metric.name].tolist()
+        got = cells(result, run="steered")[metric.name].tolist()
         assert got == pytest.approx(logprobs[:, token].tolist(), abs=0.1)
 
 
@@ -343,7 +343,7 @@ def test_cuts_are_sweeps(neo):
         ({"pairs": [PAIR, PAIR]}, al.SweepError, "given more than once"),
         ({"controls": ["rndom"]}, al.SweepError, "unknown control 'rndom': choose from random"),
         ({"controls": "random"}, al.SweepError, r"give a list, \['random'\]"),
-        ({"controls": ["none"]}, al.SweepError, "always there"),
+        ({"controls": ["steered"]}, al.SweepError, "always there"),
         ({"controls": ["negated"] * 2}, al.SweepError, "'negated' given more than once"),
         ({"controls": ["mean_difference"]}, al.SweepError, "over several pairs, the sweep has 1"),
         ({"metrics": ["weddings"]}, al.SweepError, "which generates none: give samples=1"),

@@ -177,7 +177,7 @@ class Line:
 
 
 def report_model(model: Bridge, n: int) -> Iterator[Line]:
-    """The unsteered model: latents, grammar, facts."""
+    """The clean model: latents, grammar, facts."""
     for latent in ("topic", "sentiment"):
         p = probe(model, latent, n)
         yield Line(f"latent probe, {latent}", p.percent(), ">= 90", p.mean >= 0.9)
@@ -219,17 +219,17 @@ def report_task(
     if task.name == "register":
         gain = steered.mean - clean.mean
         lines += [
-            Line("  unsteered", clean.percent(), "", None),
-            Line("  steered", steered.percent(), ">= unsteered + 40", gain >= 0.4),
+            Line("  clean", clean.percent(), "", None),
+            Line("  steered", steered.percent(), ">= clean + 40", gain >= 0.4),
         ]
     else:
         lines += [
-            Line("  unsteered", clean.percent(), "<= 12", clean.mean <= 0.12),
+            Line("  clean", clean.percent(), "<= 12", clean.mean <= 0.12),
             Line("  steered", steered.percent(), ">= 60", steered.mean >= 0.6),
         ]
     for name, arm in arms.items():
         near = abs(arm.mean - clean.mean) <= 0.05
-        lines.append(Line(f"  {name}", arm.percent(), "unsteered +- 5", near))
+        lines.append(Line(f"  {name}", arm.percent(), "clean +- 5", near))
     lines.append(Line("  prompted with the positive text", prompted.percent(), "", None))
     valid = validity(steered_texts)
     lines.append(Line("  valid sentences, steered", valid.percent(), ">= 95", valid.mean >= 0.95))
@@ -268,7 +268,7 @@ def report_gain(
     wanted = "" if asked is None else f">= {100 * asked:.0f}"
     return [
         Line(f"{task.name}: {pair}", at, f"chosen on n={n_select}", None),
-        Line("  unsteered", proportion(clean).percent(), "", None),
+        Line("  clean", proportion(clean).percent(), "", None),
         Line("  steered", proportion(steered).percent(), "", None),
         Line("  negated", proportion(negated).percent(), "", None),
         Line("  gain, points", gain.percent(), wanted, met),

@@ -157,7 +157,7 @@ def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame
 
 def _summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per cell: success rate with its interval."""
-    keys = ["pair", "layer", "coefficient", "control"]
+    keys = ["pair", "layer", "coefficient", "run"]
     cells = [
         {**dict(zip(keys, key, strict=True)), **vars(proportion(cell["success"].tolist()))}
         for key, cell in rows.groupby(keys, dropna=False, sort=False)
@@ -167,22 +167,20 @@ def _summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _report(rows: pd.DataFrame, asked: Sequence[Question], console: Console) -> None:
     """Success and validity of the clean run, the chosen cell and its controls."""
-    names = {"unsteered": "clean", "none": "steered"}
     for question in asked:
         heading(console, f"{question.name}: {question.task.wanted}, 95% intervals")
         here = (rows["layer"] == question.layer) & (rows["coefficient"] == question.coefficient)
-        chosen = here.fillna(False) | (rows["control"] == "unsteered")
+        chosen = here.fillna(False) | (rows["run"] == "clean")
         own = rows[chosen & (rows["pair"] == question.name)]
-        for control, cell in own.groupby("control", sort=False):
+        for control, cell in own.groupby("run", sort=False):
             success = proportion(cell["success"].tolist()).percent()
             valid = proportion(cell["valid"].tolist()).percent()
-            name = names.get(str(control), str(control))
-            _say(console, f"  {name:8} {success:24} (all valid: {valid})")
+            _say(console, f"  {control:8} {success:24} (all valid: {valid})")
 
 
 def _draw(cells: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
     at = {q.name: q for q in asked}
-    clean = cells["control"] == "unsteered"
+    clean = cells["run"] == "clean"
     same_c = cells["coefficient"] == cells["pair"].map(lambda name: at[name].coefficient)
     same_layer = cells["layer"] == cells["pair"].map(lambda name: at[name].layer)
     cuts = {

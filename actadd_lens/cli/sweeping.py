@@ -96,7 +96,7 @@ def sweep(
     click.echo(str(chosen))
     if chosen.held_out is not None:
         click.echo("\non held-out prompts")
-        _print(chosen.held_out, ["control"])
+        _print(chosen.held_out, ["run"])
 
 
 @cli.command()

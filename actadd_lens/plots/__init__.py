@@ -1,6 +1,6 @@
 """Every figure. Tidy frames in, matplotlib figures out; nothing global is touched or shown.
 
-Figures of cells read one row per cell: `control` ("none" for steered cells, "unsteered" for the
+Figures of cells read one row per cell: `control` ("steered" for steered cells, "clean" for the
 clean run, anything else for a control), `layer`, `coefficient` (both empty in the clean row), and
 `mean`, `low`, `high`, an interval, which may be empty; what is infinite is drawn as if it were
 empty. Several values in a column `pair` or `position` make a panel for each; a row where they are

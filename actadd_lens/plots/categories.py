@@ -28,7 +28,7 @@ from actadd_lens.plots.style import (
 
 SLOT_INCHES = 0.16  # for a dot
 SLANT_DEGREES = 40
-STEERED = "none"
+STEERED = "steered"
 CONTROL_MARKERS = ("", "x", "s", "^", "D")  # the first kind is the steered cells
 
 
@@ -62,21 +62,21 @@ def bars(
 
     >>> import pandas as pd
     >>> rows = pd.DataFrame({"row": ["0: BOS", "1: Love"], "mean": [0.1, 0.7]})
-    >>> frame = rows.assign(control="none", low=rows["mean"] - 0.1, high=rows["mean"] + 0.1)
+    >>> frame = rows.assign(run="steered", low=rows["mean"] - 0.1, high=rows["mean"] + 0.1)
     >>> [axes] = bars(frame, x="row", ylabel="success", unit="%").axes
     >>> [label.get_text() for label in axes.get_xticklabels()]
     ['0: BOS', '1: Love']
     """
     names = [x] if group is None else [x, group]
     frame = percent(cells(frame, MEAN, names, key=names), unit)
-    placed = frame[frame["control"] != "unsteered"]
+    placed = frame[frame["run"] != "clean"]
     empty = [name for name in names if placed[name].isna().any()]
     if empty:
         raise FigureError(f"{empty} are empty in a cell other than the clean run's: fill them in")
     categories = list(placed[x].unique())
     texts = [plain(category) for category in categories]
     groups = [None] if group is None else list(placed[group].unique())
-    shown = panels(frame, _splits(placed[placed["control"] == STEERED], names))
+    shown = panels(frame, _splits(placed[placed["run"] == STEERED], names))
     kinds = [STEERED, *dict.fromkeys(kind for panel in shown for kind in panel.controls["kind"])]
     slots = [(kind, name) for name in groups for kind in kinds]
     places = [_places(panel, x, group, slots) for panel in shown]

@@ -30,18 +30,18 @@ class Panel:
     @property
     def steered(self) -> pd.DataFrame:
         """The steered cells."""
-        return self.cells[self.cells["control"] == "none"]
+        return self.cells[self.cells["run"] == "steered"]
 
     @property
     def clean(self) -> pd.DataFrame:
         """The clean run: a row or none, as a rule."""
-        return self.cells[self.cells["control"] == "unsteered"]
+        return self.cells[self.cells["run"] == "clean"]
 
     @property
     def controls(self) -> pd.DataFrame:
         """Everything else, with a column `kind`, which is "random" for "random:1"."""
-        cells = self.cells[~self.cells["control"].isin(["none", "unsteered"])]
-        return cells.assign(kind=[control.split(":")[0] for control in cells["control"]])
+        cells = self.cells[~self.cells["run"].isin(["steered", "clean"])]
+        return cells.assign(kind=[control.split(":")[0] for control in cells["run"]])
 
 
 def table(
@@ -84,13 +84,13 @@ def cells(
     key: Sequence[str] = (),
 ) -> pd.DataFrame:
     """A checked frame of cells of one metric, where every steered cell has a `key` of its own."""
-    frame = table(frame, numbers, ["control", *others], give="one row per cell")
-    frame = frame.assign(control=frame["control"].astype(str))
-    steered = frame[frame["control"] == "none"]
+    frame = table(frame, numbers, ["run", *others], give="one row per cell")
+    frame = frame.assign(run=frame["run"].astype(str))
+    steered = frame[frame["run"] == "steered"]
     if steered.empty:
         raise FigureError(
             f"none of the frame's {len(frame)} rows is a steered cell: "
-            'give some with control "none"'
+            'give some with control "steered"'
         )
     metrics = list(frame["metric"].dropna().unique()) if "metric" in frame.columns else []
     if len(metrics) > 1:
@@ -121,7 +121,7 @@ def percent(frame: pd.DataFrame, unit: str | None, numbers: Sequence[str] = MEAN
 
 def panels(frame: pd.DataFrame, splits: Sequence[str] = SPLITS) -> list[Panel]:
     """A panel for each pair and position that is steered, in order of appearance."""
-    steered = frame["control"] == "none"
+    steered = frame["run"] == "steered"
     names = [n for n in splits if n in frame.columns and not _blank(frame[n][steered]).all()]
     keys = frame.loc[steered, names].drop_duplicates()
     told = [name for name in names if keys[name].nunique() > 1]

@@ -48,7 +48,7 @@ def layer_profile(
             steered cells have the same place.
 
     >>> import pandas as pd
-    >>> cell = {"control": "none", "coefficient": 4.0, "mean": 0.7, "low": 0.6, "high": 0.8}
+    >>> cell = {"run": "steered", "coefficient": 4.0, "mean": 0.7, "low": 0.6, "high": 0.8}
     >>> figure = layer_profile(pd.DataFrame([{"layer": l, **cell} for l in range(6)]), unit="%")
     >>> [axes.get_xlabel() for axes in figure.axes]
     ['injection layer']
@@ -68,7 +68,7 @@ def coefficient_curve(
     Arguments and errors are those of `layer_profile`.
 
     >>> import pandas as pd
-    >>> cell = {"control": "none", "layer": 2, "mean": 0.7, "low": 0.6, "high": 0.8}
+    >>> cell = {"run": "steered", "layer": 2, "mean": 0.7, "low": 0.6, "high": 0.8}
     >>> frame = pd.DataFrame([{"coefficient": c, **cell} for c in (0.0, 1.0, 2.0)])
     >>> [axes.get_xlabel() for axes in coefficient_curve(frame).axes]
     ['injection coefficient (× vector)']
@@ -108,8 +108,8 @@ def _draw(ax: Axes, panel: Panel, *, x: str, series: str, dashes: dict[str, obje
         ax.plot(line[x], line["mean"], label=label, **look)
     controls = panel.controls
     placed = controls[[x, series]].notna().all(axis=1)
-    draws = controls.groupby("kind")["control"].nunique()
-    for line in _lines(controls[placed], ["kind", "control", series], x):
+    draws = controls.groupby("kind")["run"].nunique()
+    for line in _lines(controls[placed], ["kind", "run", series], x):
         alpha = 0.12 / draws[line["kind"].iloc[0]]
         band(ax, line[x], line["low"], line["high"], color=CONTROL_COLOUR, alpha=alpha)
         ax.plot(line[x], line["mean"], **_control_look(line["kind"].iloc[0], dashes))

@@ -60,7 +60,7 @@ def pareto(
     >>> rows = [(1.0, 0.2, 0.1, True), (2.0, 0.6, 0.3, True), (4.0, 0.5, 0.9, False)]
     >>> frame = pd.DataFrame(rows, columns=["coefficient", "success", "cost", "on_front"])
     >>> empty = {f"{name}_{end}": None for name in ("success", "cost") for end in ("low", "high")}
-    >>> frame = frame.assign(control="none", layer=2, **empty)
+    >>> frame = frame.assign(run="steered", layer=2, **empty)
     >>> figure = pareto(frame, success="wedding words", cost="KL", cost_unit="nats")
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['layer 2, c = 1', 'layer 2, c = 2']

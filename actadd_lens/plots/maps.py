@@ -77,7 +77,7 @@ def heat_map(
         FigureError: as in `layer_profile`, or a chosen cell is not there.
 
     >>> import pandas as pd
-    >>> cell = {"control": "none", "low": 0.1, "high": 0.9}
+    >>> cell = {"run": "steered", "low": 0.1, "high": 0.9}
     >>> places = [(layer, c) for layer in range(3) for c in (1.0, 4.0)]
     >>> rows = [{"layer": l, "coefficient": c, "mean": l * c / 10, **cell} for l, c in places]
     >>> figure = heat_map(pd.DataFrame(rows), chosen=(2, 4.0), label="success", unit="%")

@@ -11,7 +11,7 @@ from actadd_lens.reproduction.readings import ORDER
 def by_run(
     summary: pd.DataFrame, *, ylabel: str, unit: str | None = None, panel: str = "pair"
 ) -> Figure:
-    """A dot for each run with its interval, the unsteered one as a level, a panel for each pair.
+    """A dot for each run with its interval, the clean one as a level, a panel for each pair.
 
     Args:
         summary: Of ``Readings.summary``, of one metric a panel.
@@ -19,23 +19,17 @@ def by_run(
         unit: "%" for shares.
         panel: Column that panels differ in.
     """
-    clean = summary["run"] == "unsteered"
+    clean = summary["run"] == "clean"
     rank = {run: i for i, run in enumerate(ORDER)}
     own = summary.drop(columns="metric").assign(
-        control=np.where(clean, "unsteered", "none"),
+        run=np.where(clean, "clean", "steered"),
         pair=summary[panel],
-        run=summary["run"].where(~clean),
+        condition=summary["run"].where(~clean),
         arm=np.where(summary["run"] == "steered", "steered", "baseline"),
         _rank=summary["run"].map(lambda run: rank.get(run, len(rank))),
     )
     own = own.sort_values("_rank", kind="stable").drop(columns=["_rank", "layer", "position"])
     return plots.bars(
-        own, x="run", group="arm", ylabel=ylabel, unit=unit,
+        own, x="condition", group="arm", ylabel=ylabel, unit=unit,
         note=f"95 % intervals, n = {int(summary['n'].max())} prompts",
     )  # fmt: skip
-
-
-def as_cells(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary by run with the column ``control`` that figures of sweeps read."""
-    names = {"steered": "none"}
-    return summary.assign(control=summary["run"].map(lambda run: names.get(run, run)))

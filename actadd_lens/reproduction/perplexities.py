@@ -20,7 +20,7 @@ from actadd_lens.reproduction.readings import ORDER, Readings, as_readings, text
 from actadd_lens.reproduction.setup import BASELINES, Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval
-from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.cells import CLEAN, STEERED
 
 PAPERS_COEFFICIENT = 1.0
 METRIC = "log_ratio"
@@ -62,7 +62,7 @@ def perplexities(setup: Setup, concept: Concept, groups: Mapping[str, str]) -> R
     """
     layer, own = setup.cell(concept)
     vector = setup.vector(concept.pair, layer)
-    cells = [c for c in setup.baselines(concept) if c.labels["control"] != UNSTEERED]
+    cells = [c for c in setup.baselines(concept) if c.labels["run"] != CLEAN]
     if own != PAPERS_COEFFICIENT:
         draws = ("random", "random:1", "random:2", "negated")
         cells += setup.arms(concept, vector, PAPERS_COEFFICIENT, draws)
@@ -78,7 +78,7 @@ def perplexities(setup: Setup, concept: Concept, groups: Mapping[str, str]) -> R
             tails = zip(each, known["n_tokens"], strict=True)
             read = pd.Series([float(row[-n:].mean()) for row, n in tails])
         labels = {**cell.labels, "group": list(groups.values()), "prompt": texts}
-        if cell.labels["control"] == BASELINES[-1]:
+        if cell.labels["run"] == BASELINES[-1]:
             labels["coefficient"] = own  # it stands beside the concept's own
         value = known["logprob_clean"] - read
         frames.append(pd.DataFrame({**labels, "metric": METRIC, "value": value}))
@@ -125,16 +125,16 @@ def drawn(summary: pd.DataFrame, groups: Sequence[str], x: str) -> Figure:
     """Ratios of groups, runs side by side, a panel for each coefficient."""
     rank, place = summary["run"].map(ORDER.index), summary["group"].map(list(groups).index)
     panels = summary["coefficient"].map(lambda c: f"coefficient {c:g}")
-    cells = summary.assign(rank=rank, place=place, control=STEERED, pair=panels)
+    cells = summary.assign(rank=rank, place=place, run=STEERED, pair=panels)
     cells = cells.assign(**{x: cells["group"]}).sort_values(["coefficient", "place", "rank"])
-    clean = pd.DataFrame([{"control": UNSTEERED, "mean": 1.0}])
+    clean = pd.DataFrame([{"run": CLEAN, "mean": 1.0}])
     each = summary[summary["run"] == "steered"].groupby("group")["n"].max()
     counts = ", ".join(f"{each[group]} ({group})" for group in groups)
     return plots.bars(
         pd.concat([cells.drop(columns=["layer", "position"]), clean], ignore_index=True),
         x=x,
         group="run",
-        ylabel="perplexity over that of the unsteered run",
+        ylabel="perplexity over that of the clean run",
         note=f"95 % intervals; n = {counts} documents; prompting and the mean difference, which do "
         "not have the vector's coefficient, stand beside the concept's own",
     )

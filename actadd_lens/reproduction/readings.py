@@ -10,13 +10,12 @@ import pandas as pd
 
 from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean, proportion
 from actadd_lens.sweeps import Result
-from actadd_lens.sweeps.cells import STEERED, UNSTEERED
 from actadd_lens.sweeps.results import interval_of
 from actadd_lens.sweeps.tables import typed
 
-NAMES = {STEERED: "steered", UNSTEERED: "unsteered", "mean_difference": "mean difference"}
+NAMES = {"mean_difference": "mean difference"}
 """What runs are called in reports, where that is not the name of the control."""
-ORDER = ("unsteered", "steered", "mean difference", "prompted", "negated", "random", "shuffled")
+ORDER = ("clean", "steered", "mean difference", "prompted", "negated", "random", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -26,33 +25,33 @@ class Change(ClusterInterval):
 
 @dataclass(frozen=True)
 class Readings:
-    """A measurement with a column ``run``; draws of a random vector are one run, "random"."""
+    """A measurement in which draws of a random vector are one run, "random"; see ``draw``."""
 
     result: Result
     """From ``Setup.measured``."""
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Every value."""
+        """Every value; the column ``draw`` keeps the run as it was measured."""
         frame = self.result.frame
-        kinds = frame["control"].astype(str).str.split(":").str[0]
-        return frame.assign(run=kinds.map(lambda kind: NAMES.get(kind, kind)))
+        kinds = frame["run"].astype(str).str.split(":").str[0]
+        return frame.assign(draw=frame["run"], run=kinds.map(lambda kind: NAMES.get(kind, kind)))
 
     def rows(self, metric: str, run: str = "steered", **labels: Any) -> pd.DataFrame:
-        """Values of one metric in one run; the unsteered run has no labels.
+        """Values of one metric in one run; the clean run has no labels.
 
         Raises:
             KeyError: There are none.
         """
         frame = self.frame
         mask = (frame["metric"] == metric) & (frame["run"] == run)
-        for name, value in labels.items() if run != "unsteered" else ():
+        for name, value in labels.items() if run != "clean" else ():
             mask &= (frame[name] == value).fillna(False).astype(bool)
         if not mask.any():
             raise KeyError(f"no {metric} of {run} at {labels}")
         cells = frame.loc[mask, self.result.keys].astype(str).drop_duplicates()
-        if run == "unsteered" and len(cells) > 1:
-            raise ValueError(f"{len(cells)} unsteered cells: labels do not tell them apart")
+        if run == "clean" and len(cells) > 1:
+            raise ValueError(f"{len(cells)} clean cells: labels do not tell them apart")
         return frame[mask]
 
     def value(self, metric: str, run: str = "steered", **labels: Any) -> ClusterInterval:
@@ -64,7 +63,7 @@ class Readings:
         self,
         metric: str,
         run: str = "steered",
-        than: str = "unsteered",
+        than: str = "clean",
         *,
         where: Mapping[str, Any] | None = None,
         **labels: Any,
@@ -84,14 +83,14 @@ class Readings:
         return changed(paired, len(ours), share=metric in self.result.shares)
 
     def summary(self) -> pd.DataFrame:
-        """``Result.summary`` with the column ``run`` in place of ``control``; draws are pooled."""
-        keys = [key for key in self.result.keys if key != "control"]
+        """``Result.summary`` with the draws of a random vector pooled."""
+        keys = [key for key in self.result.keys if key != "run"]
         frame = self.frame
         lines = []
         for labels, own in frame.groupby([*keys, "run", "metric"], sort=False, dropna=False):
             share = labels[-1] in self.result.shares
             i = interval_of(own["value"], own["prompt"], share=share)
-            dose = own.drop_duplicates([*keys, "control", "prompt_index"])["dose"].mean()
+            dose = own.drop_duplicates([*keys, "draw", "prompt_index"])["dose"].mean()
             lines.append((*labels, i.mean, i.low, i.high, i.n, i.missing, dose))
         columns = [*keys, "run", "metric", "mean", "low", "high", "n", "missing", "dose"]
         table = pd.DataFrame(lines, columns=columns)
@@ -105,7 +104,7 @@ class Readings:
         table = self.summary()
         chosen = list(metrics) if metrics else self.result.metrics
         steered = table[table["run"] == "steered"]
-        told = [key for key in self.result.keys if key != "control" and steered[key].nunique() > 1]
+        told = [key for key in self.result.keys if key != "run" and steered[key].nunique() > 1]
         table = table[table["metric"].isin(chosen)]
         lines: dict[tuple[Any, ...], dict[str, str]] = {}
         for row in table.to_dict("records"):

@@ -107,7 +107,7 @@ class Real:
         return (
             f"real data from {source}; sentiment by {sentiment}, toxicity by "
             f"{self.judges.toxicity}, relevance by {self.judges.relevance}, coherence by the "
-            "unsteered model"
+            "clean model"
         )
 
     @property

@@ -28,7 +28,7 @@ from actadd_lens.vectors.provenance import source
 from actadd_lens.vectors.vector import SteeringVector
 
 BASELINES = ("random", "random:1", "random:2", "negated", "prompted", "mean_difference")
-"""Beside the unsteered run, in every table."""
+"""Beside the clean run, in every table."""
 SEARCHED = (1.0, 2.0, 4.0, 6.0)
 """Coefficients that are tried where none is known."""
 MEAN_LAYERS = 6
@@ -153,7 +153,7 @@ class Setup:
         layer, c = self.cell(concept)
         steered = self.arms(concept, self.vector(concept.pair, layer), c)
         mean, found = self.mean_difference(concept)
-        where = {**_labels(concept, mean, found), "control": "mean_difference"}
+        where = {**_labels(concept, mean, found), "run": "mean_difference"}
         return [clean_cell(), *steered, Cell(where, Run((found * mean,)))]
 
     def arms(
@@ -174,14 +174,14 @@ class Setup:
             **labels: Of these cells, in place of the vector's own or beside them.
         """
         where = {**_labels(concept, vector, c), **labels}
-        cells = [Cell({**where, "control": STEERED}, Run((c * vector,)))]
+        cells = [Cell({**where, "run": STEERED}, Run((c * vector,)))]
         for name in controls:
             run = (
                 Run(prefix=concept.pair.positive)
                 if name == "prompted"
                 else Run((control_vector(name, c * vector, self.seed),))
             )
-            cells.append(Cell({**where, "control": name}, run))
+            cells.append(Cell({**where, "run": name}, run))
         return cells
 
     def grid(

@@ -9,11 +9,11 @@ from actadd_lens.errors import SweepError
 from actadd_lens.models.tokens import ContrastPair, as_pair
 from actadd_lens.vectors.vector import SteeringVector
 
-UNSTEERED = "unsteered"
+CLEAN = "clean"
 """Control of the clean run."""
-STEERED = "none"
+STEERED = "steered"
 """What stands for the control in a cell that is steered by the vector itself."""
-KEYS = ("pair", "layer", "coefficient", "position", "control")
+KEYS = ("pair", "layer", "coefficient", "position", "run")
 """Columns that name a cell of a sweep."""
 
 _LARGEST = 3.4e38
@@ -64,7 +64,7 @@ class Cell:
 
 def clean_cell(**more: Any) -> Cell:
     """The run that nothing was done to."""
-    return Cell({**dict.fromkeys(KEYS), "control": UNSTEERED, **more}, Run())
+    return Cell({**dict.fromkeys(KEYS), "run": CLEAN, **more}, Run())
 
 
 def labelled(pairs: Pairs) -> dict[str, ContrastPair]:

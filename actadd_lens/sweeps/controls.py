@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from actadd_lens.errors import SweepError
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.tokens import ContrastPair
-from actadd_lens.sweeps.cells import STEERED, UNSTEERED, Run
+from actadd_lens.sweeps.cells import CLEAN, STEERED, Run
 from actadd_lens.vectors.extraction import mean_differences
 from actadd_lens.vectors.vector import SteeringVector
 
@@ -28,7 +28,7 @@ def check_controls(controls: Sequence[str], n_pairs: int) -> None:
     for control in controls:
         if control not in NAMES and _draw(control) is None:
             why = ""
-            if control in (STEERED, UNSTEERED):
+            if control in (STEERED, CLEAN):
                 why = f" ({control!r} cells are always there)"
             raise SweepError(
                 f"unknown control {control!r}{why}: choose from {', '.join(NAMES)}, and "

@@ -68,7 +68,7 @@ def sweep(
         controls: Of every cell, by name: "random" (rows of the same norms in random directions;
             "random:1", "random:2", ... are more draws), "negated", "shuffled" (rows in another
             order), "prompted" (the positive prompt as text), "mean_difference" (over all pairs,
-            at position "all"). The unsteered run is always there.
+            at position "all"). The clean run is always there.
         seed: Of the completions' random streams, and of random and shuffled vectors.
         store: A file (SQLite) to which rows are committed as they are made. The same call goes on
             where it was stopped; another one is refused.
@@ -96,7 +96,7 @@ def sweep(
     ...     metrics=["kl"],
     ...     progress=False,
     ... )
-    >>> len(result.summary().query("control == 'none'"))
+    >>> len(result.summary().query("run == 'steered'"))
     4
     >>> result.best("kl").searched
     4
@@ -210,10 +210,10 @@ class Grid:
             for layer, c, position in product(self.layers, self.coefficients, self.positions):
                 vector = (c * vectors[layer]).at(position)
                 where = {"pair": label, "layer": layer, "coefficient": c, "position": position}
-                yield Cell({**where, "control": STEERED}, Run((vector,)))
+                yield Cell({**where, "run": STEERED}, Run((vector,)))
                 for name in self.controls:
                     run = controls.run(name, pair, vector, c)
-                    yield Cell({**where, "control": name}, run)
+                    yield Cell({**where, "run": name}, run)
 
 
 _AXES = ("layers", "coefficients", "positions", "controls")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from actadd_lens import display
 from actadd_lens.errors import SweepError, SweepFileError
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
-from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.cells import CLEAN, STEERED
 from actadd_lens.sweeps.tables import typed
 from actadd_lens.vectors.files import write_atomically
 
@@ -206,20 +206,20 @@ class Result:
 
         rows = self.frame[self.frame["metric"] == metric]
         cells: dict[tuple[Any, ...], dict[str, str]] = {}
-        clean, labels = "", [name for name in self.keys if name != "control"]
+        clean, labels = "", [name for name in self.keys if name != "run"]
         groups: Any = rows.groupby(self.keys, sort=False, dropna=False)
         for values, own in groups:
             named = zip(self.keys, values, strict=True)
             of: dict[str, Any] = {name: None if pd.isna(value) else value for name, value in named}
             cell = tuple(of[name] for name in labels)
-            if of["control"] == UNSTEERED:
-                clean = f": unsteered {brief(self.interval(own))}"
+            if of["run"] == CLEAN:
+                clean = f": clean {brief(self.interval(own))}"
             elif cell in cells or len(cells) < DISPLAYED:
-                cells.setdefault(cell, {})[of["control"]] = brief(self.interval(own))
+                cells.setdefault(cell, {})[of["run"]] = brief(self.interval(own))
         told = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1] or [0, 1, 2]
         found = dict.fromkeys(run for texts in cells.values() for run in texts)
         runs = sorted(found, key=lambda run: run != STEERED)  # after an interrupt it may come late
-        every = rows.loc[rows["control"] != UNSTEERED, labels].drop_duplicates()
+        every = rows.loc[rows["run"] != CLEAN, labels].drop_duplicates()
         left = len(every) - len(cells)
         return display.folded(
             f"{metric}{clean}",
@@ -237,9 +237,9 @@ class Result:
 
     def __repr__(self) -> str:
         cells = self.frame[self.keys].drop_duplicates()
-        controls = [c for c in cells["control"].unique() if c != STEERED]
+        controls = [c for c in cells["run"].unique() if c != STEERED]
         lines = [
-            f"{type(self).__name__}({(cells['control'] == STEERED).sum()} cells, "
+            f"{type(self).__name__}({(cells['run'] == STEERED).sum()} cells, "
             f"{self.frame['prompt_index'].nunique()} prompts, {len(self.frame)} values)",
             f"  metrics: {', '.join(self.metrics)}",
             f"  controls: {', '.join(controls) or 'none'}",
@@ -275,13 +275,13 @@ def brief(interval: ClusterInterval) -> str:
 def noted(cells: DataFrame, unit: str | None) -> str:
     """What a map has no room to draw: n, the widest interval, and what the controls come to."""
     scale, sign, points = (100, " %", " points") if unit == "%" else (1, "", "")
-    steered = cells[cells["control"] == STEERED]
+    steered = cells[cells["run"] == STEERED]
     half = scale * (steered["high"] - steered["low"]).max() / 2
     note = f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{points}"
-    others = cells[~cells["control"].isin([STEERED, UNSTEERED])]
+    others = cells[~cells["run"].isin([STEERED, CLEAN])]
     spans = []
     others = others.dropna(subset="mean")
-    for name, own in others.groupby(others["control"].str.split(":").str[0], sort=False):
+    for name, own in others.groupby(others["run"].str.split(":").str[0], sort=False):
         ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
         spans.append(f"{name} {' to '.join(ends)}{sign}")
     return "; ".join([note, *([f"over the grid: {', '.join(spans)}"] if spans else [])])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from actadd_lens.errors import SweepError
 from actadd_lens.models.tokens import as_texts
 from actadd_lens.statistics import ClusterInterval
-from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.cells import CLEAN, STEERED
 from actadd_lens.sweeps.results import Result, brief, noted
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ class SweepResult(Result):
             SweepError: There is no such metric.
         """
         table = self._axis("success", success).merge(self._axis("cost", cost), on=self.keys)
-        clean = table["control"] == UNSTEERED
+        clean = table["run"] == CLEAN
         table["on_front"] = [
-            row["control"] == STEERED
+            row["run"] == STEERED
             and not _is_beaten(row, table[clean | (table["pair"] == row["pair"])])
             for _, row in table.iterrows()
         ]
@@ -182,7 +182,7 @@ class SweepResult(Result):
 
         name = metric or self.metrics[0]
         cells = self.intervals(self.values_of(name))
-        steered = cells[cells["control"] == STEERED]
+        steered = cells[cells["run"] == STEERED]
         label = options.pop("ylabel", name)
         if steered["layer"].nunique() > 1 and steered["coefficient"].nunique() > 1:
             framed: Any = None
@@ -194,9 +194,9 @@ class SweepResult(Result):
             return plots.heat_map(cells, chosen=framed, label=label, **options)
         options.setdefault("note", self._note(f"95 % intervals, n = {steered['n'].max()} prompts"))
         if len(steered) == 1:
-            named = {STEERED: "steered", UNSTEERED: "clean"}
-            cells["run"] = cells["control"].map(lambda control: named.get(control, control))
-            return plots.bars(cells, x="run", ylabel=label, **options)
+            return plots.bars(
+                cells.assign(condition=cells["run"]), x="condition", ylabel=label, **options
+            )
         if len(steered) == steered["position"].nunique():
             return plots.bars(cells, x="position", ylabel=label, **options)
         several_layers = steered["layer"].nunique() > 1
@@ -221,19 +221,19 @@ class SweepResult(Result):
     def _axis(self, name: str, metric: str) -> DataFrame:
         """Means of the steered cells and the clean run, called ``name``."""
         rows = self.values_of(metric)
-        rows = rows[rows["control"].isin([STEERED, UNSTEERED])]
+        rows = rows[rows["run"].isin([STEERED, CLEAN])]
         table = self.intervals(rows)[[*self.keys, "mean", "low", "high"]]
         renamed = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
         return table.rename(columns=renamed)
 
     def _steered(self, metric: str) -> DataFrame:
         rows = self.values_of(metric)
-        return rows[rows["control"] == STEERED]
+        return rows[rows["run"] == STEERED]
 
     def _interval_at(self, metric: str, cell: Mapping[Any, Any]) -> ClusterInterval:
         """Of one steered cell."""
         rows = self.values_of(metric)
-        here = rows["control"] == STEERED
+        here = rows["run"] == STEERED
         for name in CELL:
             here &= rows[name] == cell[name]
         return self.interval(rows[here.fillna(False)])

@@ -30,23 +30,23 @@ def tabulated(
     labels = pd.DataFrame(
         {name: pd.Series([c.labels.get(name) for c in cells], dtype=object) for name in KEYS}
         | {name: [c.labels.get(name) for c in cells] for name in extra}
-    ).assign(run=[place[cell.run] for cell in cells], cell=range(len(cells)))
+    ).assign(run_index=[place[cell.run] for cell in cells], cell=range(len(cells)))
     values = pd.DataFrame(
         [(v.run, v.prompt, v.sample, v.metric, v.value) for v in store.values()],
-        columns=["run", "prompt_index", "sample", "metric", "value"],
+        columns=["run_index", "prompt_index", "sample", "metric", "value"],
     ).astype({"sample": "Int64", "value": float})
     beside = pd.DataFrame(
         [(m.run, m.prompt, m.dose, m.kl) for m in store.measured()],
-        columns=["run", "prompt_index", "dose", "kl"],
+        columns=["run_index", "prompt_index", "dose", "kl"],
     ).astype({"dose": float, "kl": float})
     written = pd.DataFrame(
         [(t.run, t.prompt, t.sample, t.text) for t in store.texts()],
-        columns=["run", "prompt_index", "sample", "text"],
+        columns=["run_index", "prompt_index", "sample", "text"],
     ).astype({"sample": "Int64"})
     frame = (
-        labels.merge(values, on="run")
-        .merge(beside, on=["run", "prompt_index"], how="left")
-        .merge(written, on=["run", "prompt_index", "sample"], how="left")
+        labels.merge(values, on="run_index")
+        .merge(beside, on=["run_index", "prompt_index"], how="left")
+        .merge(written, on=["run_index", "prompt_index", "sample"], how="left")
         .sort_values(["cell", "metric", "prompt_index", "sample"], ignore_index=True)
     )
     frame["prompt"] = [texts[i] for i in frame["prompt_index"]]
@@ -60,7 +60,7 @@ def typed(frame: DataFrame) -> DataFrame:
     """The frame with the types that every frame has, wherever it comes from."""
     import pandas as pd
 
-    for name in ("pair", "position", "control", "text"):
+    for name in ("pair", "position", "run", "text"):
         column = [None if pd.isna(value) else value for value in frame[name].astype(object)]
         frame = frame.assign(**{name: pd.Series(column, dtype=object, index=frame.index)})
     whole = [

@@ -18,8 +18,8 @@ Q1. Do both effects survive together? Yes if the mean of each success with both 
 Q2. Is the shift of the next token's log-probabilities the sum? Yes if the interval of the mean
     cosine over prompts lies above 0.9.
 Q3. Does the text stay sound? Yes if with both vectors the share of coherent completions falls by
-    no more than 5 points on the mean against the unsteered run. Not testable if the interval
-    reaches 10 points below the mean, or less than a tenth is coherent unsteered.
+    no more than 5 points on the mean against the clean run. Not testable if the interval
+    reaches 10 points below the mean, or less than a tenth is coherent in the clean run.
 Q4. Do both effects survive side by side? Yes if the mean of each success with both vectors side by
     side is at least 80 % of its mean with its vector alone at the front. Not testable if a vector
     alone has no success.
@@ -109,7 +109,7 @@ def run(setup: Setup) -> Outcome:
             ),
             Verdict(
                 "Q3",
-                kept(coherence, read.value(sound.name, "unsteered")),
+                kept(coherence, read.value(sound.name, "clean")),
                 text_of(coherence, share=True),
             ),
             _survive("Q4", alone, apart),
@@ -160,11 +160,11 @@ def _cells(ways: Ways, concepts: Sequence[Concept]) -> list[Cell]:
     """Each vector alone, and both of every kind."""
     *alone, _ = ways[STEERED]
     cells = [
-        Cell({**dict.fromkeys(KEYS), "pair": c.name, "control": STEERED}, own)
+        Cell({**dict.fromkeys(KEYS), "pair": c.name, "run": STEERED}, own)
         for c, own in zip(concepts, alone, strict=True)
     ]
     return cells + [
-        Cell({**dict.fromkeys(KEYS), "pair": BOTH, "control": name}, both)
+        Cell({**dict.fromkeys(KEYS), "pair": BOTH, "run": name}, both)
         for name, (*_, both) in ways.items()
     ]
 
@@ -189,7 +189,7 @@ def _with_additivity(setup: Setup, read: Readings, ways: Ways, prompts: Sequence
             "cosine": (both * added).sum(dim=1) / sizes,
             "explained": 1 - ((both - added).norm(dim=1) / both.norm(dim=1)) ** 2,
         }
-        labels = {**dict.fromkeys(KEYS), "pair": BOTH, "control": control}
+        labels = {**dict.fromkeys(KEYS), "pair": BOTH, "run": control}
         for name, found in values.items():
             defined = torch.where(found.isfinite(), found, torch.nan)
             rows = {"prompt": prompts, "value": defined, "prompt_index": range(len(prompts))}
@@ -201,7 +201,7 @@ def _with_additivity(setup: Setup, read: Readings, ways: Ways, prompts: Sequence
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Runs by what they are made of: without vectors, with one, with both."""
-    both, clean = table["pair"] == BOTH, table["run"] == "unsteered"
+    both, clean = table["pair"] == BOTH, table["run"] == "clean"
     names = table["run"].map(lambda run: NAMES.get(run, run))
     names = names.where(both | clean, table["pair"].astype(str) + " alone")
     order = (2 * both - clean).argsort(kind="stable")
@@ -212,15 +212,15 @@ def _figure(summary: pd.DataFrame, names: dict[str, str]) -> Figure:
     """Each success and coherence in a panel of its own, a dot for each run."""
     drawn = summary[summary["metric"].isin(list(names))]
     ours = drawn["run"].isin([BOTH, APART]) | drawn["run"].str.endswith(" alone")
-    clean = drawn["run"] == "unsteered"
+    clean = drawn["run"] == "clean"
     return plots.bars(
         drawn.drop(columns=["metric", "layer", "position"]).assign(
-            control=np.where(clean, "unsteered", "none"),
+            run=np.where(clean, "clean", "steered"),
             pair=drawn["metric"].map(names),
-            run=drawn["run"].where(~clean),
+            condition=drawn["run"].where(~clean),
             arm=np.where(ours, "steered", "baseline"),
         ),
-        x="run",
+        x="condition",
         group="arm",
         ylabel="share of completions",
         unit="%",

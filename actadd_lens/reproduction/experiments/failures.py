@@ -13,10 +13,10 @@ Criteria, fixed before the run:
 F1. One prompt without its contrast does not do it: the interval of the paired change of success
     from it to the contrast pair lies above 0.
 F2. A gibberish pair does nothing wanted: the interval of its paired change of success against the
-    unsteered run contains 0 or lies below it. Not testable if that of the contrast pair does not
+    clean run contains 0 or lies below it. Not testable if that of the contrast pair does not
     lie above 0.
 F3. A huge coefficient breaks the text: at 100 the interval of the paired change of coherence
-    against the unsteered run lies below 0.
+    against the clean run lies below 0.
 """
 
 import pandas as pd
@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 from actadd_lens import plots
 from actadd_lens.models.tokens import ContrastPair, tokenize
 from actadd_lens.reproduction.criteria import Verdict, told
-from actadd_lens.reproduction.figures import as_cells
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import text_of
 from actadd_lens.reproduction.setup import BASELINES, Setup
@@ -112,7 +111,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def _figure(summary: pd.DataFrame, panels: dict[str, str]) -> Figure:
     """Each vector with its controls, a panel for success and one for coherence."""
-    drawn = as_cells(summary).assign(vector=summary["pair"], pair=summary["metric"].map(panels))
+    drawn = summary.assign(vector=summary["pair"], pair=summary["metric"].map(panels))
     return plots.bars(
         drawn.drop(columns=["metric", "position"]),
         x="vector",

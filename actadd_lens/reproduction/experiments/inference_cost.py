@@ -87,7 +87,7 @@ def run(setup: Setup) -> Outcome:
         kind: [premium[_name(kind, *shape)] for shape in (SHAPES[0], SHAPES[-1])] for kind in KINDS
     }
     n_tokens = sum(map(len, tokenize(setup.model, concept.test))) / len(concept.test)
-    clean = rows[(rows["run"] == "unsteered") & (rows["batch"] == LARGEST)]
+    clean = rows[(rows["run"] == "clean") & (rows["batch"] == LARGEST)]
     spread = clean.groupby("model")["seconds"].agg(lambda times: times.max() / times.min())
     for batch in BATCHES:
         n_runs = rows.loc[rows["batch"] == batch, "run"].nunique()
@@ -167,7 +167,7 @@ def _timings(setup: Setup, model: Bridge, concept: Concept) -> Iterator[dict[str
     """Seconds of every run in every round."""
     layer = bridge.n_layers(model) // 2
     vector = extract(model, concept.pair, [layer])[layer]
-    runs = {"unsteered": Run(), "steered": Run((vector,))}
+    runs = {"clean": Run(), "steered": Run((vector,))}
     others = {
         "random": Run((vector.random_like(setup.seed),)),
         "prompted": Run(prefix=concept.pair.positive),
@@ -181,7 +181,7 @@ def _timings(setup: Setup, model: Bridge, concept: Concept) -> Iterator[dict[str
         for i in range(setup.sizes.repeats):
             order = list(timed)[:: 1 if i % 2 == 0 else -1]
             took = {name: _seconds(setup, model, timed[name], prompts) for name in order}
-            clean, clean_cpu = took["unsteered"]
+            clean, clean_cpu = took["clean"]
             for name, (wall, cpu) in took.items():
                 premiums = {"premium": wall / clean - 1, "cpu_premium": cpu / clean_cpu - 1}
                 times = {"seconds": wall, "cpu_seconds": cpu, **premiums}
@@ -213,7 +213,7 @@ def _table(summary: pd.DataFrame) -> pd.DataFrame:
     lines: dict[tuple[str, int], dict[str, str]] = {}
     for row in summary.to_dict("records"):
         line = lines.setdefault((row["model"], row["batch"]), {})
-        if row["run"] == "unsteered":
+        if row["run"] == "clean":
             line["clean"] = f"{1000 * row['seconds']:.0f} ms"
         elif row["metric"] == "premium":
             line[row["run"]] = _percent(_interval(row))
@@ -227,14 +227,13 @@ def _table(summary: pd.DataFrame) -> pd.DataFrame:
 
 def _figure(summary: pd.DataFrame) -> Figure:
     """Premium by model, batch sizes side by side."""
-    clean = summary["run"] == "unsteered"
+    clean = summary["run"] == "clean"
     drawn = summary[~clean].drop(columns="metric")
     drawn = drawn.assign(
-        control=drawn["run"].replace("steered", "none"),
         batch="batch " + drawn["batch"].astype(str),
         **{name: 100 * drawn[name] for name in ("mean", "low", "high")},
     )
-    level = pd.DataFrame([{"control": "unsteered", "mean": 0.0}])
+    level = pd.DataFrame([{"run": "clean", "mean": 0.0}])
     return plots.bars(
         pd.concat([drawn, level], ignore_index=True).rename(
             columns={"model": "model (layers x width)"}

@@ -10,8 +10,8 @@ is added at every position in both; prompting puts the positive text in front of
 Criteria, fixed before the run:
 
 F1. Knowledge stays without overlap: for every vector and every K, P@K falls by no more than 5
-    points on the mean against the unsteered run on the same texts. Not testable if an interval
-    reaches 10 points below its mean, or less than a tenth is known unsteered.
+    points on the mean against the clean run on the same texts. Not testable if an interval
+    reaches 10 points below its mean, or less than a tenth is known in the clean run.
 F2. It stays with overlap: the same where the vector lands on the question.
 Q1. Does the steered model keep as much as the prompted one? Yes if for every vector, with overlap
     and without, the interval of the paired change of P@1, steered minus prompted, does not lie
@@ -65,7 +65,7 @@ def run(setup: Setup) -> Outcome:
             asked[place].append(len(facts))
             read[concept.name, place] = _ranks(setup, cells, facts, head, ks)
     drop = {
-        key: {k: (r.change(f"P@{k}"), r.value(f"P@{k}", "unsteered")) for k in ks}
+        key: {k: (r.change(f"P@{k}"), r.value(f"P@{k}", "clean")) for k in ks}
         for key, r in read.items()
     }
     against = {key: r.change("P@1", than="prompted") for key, r in read.items()}
@@ -164,7 +164,7 @@ def _figure(summary: pd.DataFrame, names: Sequence[str], ks: Sequence[int]) -> F
         "mean difference": {"color": COLOURS[2], "marker": "^"},
         "prompted": {"color": COLOURS[1], "marker": "s"},
         "steered": {"color": COLOURS[0], "marker": "o"},
-        "unsteered": {"color": CLEAN_COLOUR, "linestyle": ":"},
+        "clean": {"color": CLEAN_COLOUR, "linestyle": ":"},
     }
     shares = summary[summary["metric"] != LOGPROB]
     with drawing() as figure:

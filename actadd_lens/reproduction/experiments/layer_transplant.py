@@ -12,13 +12,13 @@ t, max(1, round(2 t / 20)).
 Criteria, fixed before the run:
 
 F1. Recorded at layer 0 it does about nothing: as recorded, for both concepts the interval of the
-    paired change of success against the unsteered run contains 0 or lies below it. Not testable if
+    paired change of success against the clean run contains 0 or lies below it. Not testable if
     t is layer 0, or if that of layer t's own vector does not lie above 0 for both.
 F2. Recorded a tenth of the way up it works in part: as recorded, for both concepts the interval of
-    the paired change against the unsteered run lies above 0, and that against layer t's own vector
+    the paired change against the clean run lies above 0, and that against layer t's own vector
     below 0. Not testable if the layer a tenth of the way up is t.
 Q1. Is it a matter of length? Yes if, with matched norms, the interval of the paired change of the
-    layer-0 vector against the unsteered run lies above 0 for both concepts.
+    layer-0 vector against the clean run lies above 0 for both concepts.
 Q2. Do vectors of later layers work at t? Yes if for both concepts the success of the vectors
     recorded above t, as recorded, is on the mean over these layers at least half of the own
     layer's.
@@ -77,7 +77,7 @@ def run(setup: Setup) -> Outcome:
     }
 
     def changes(
-        layers: dict[str, int], norms: str = RAW, than: str = "unsteered"
+        layers: dict[str, int], norms: str = RAW, than: str = "clean"
     ) -> dict[str, ClusterInterval]:
         return {
             name: r.change(
@@ -123,7 +123,7 @@ def run(setup: Setup) -> Outcome:
                 if between
                 else None,
                 f"layer {', '.join(f'{s} (t = {own[name]})' for name, s in early.items())}: "
-                f"against unsteered {each(partial, share=True)}; against layer t's "
+                f"against clean {each(partial, share=True)}; against layer t's "
                 f"{each(short, share=True)}",
             ),
             Verdict(
@@ -187,9 +187,9 @@ def _lines(read: Readings, metric: str, wanted: set[int]) -> pd.DataFrame:
         | {name: shown(run, recorded=s, norms=norms) for name, (run, norms) in columns.items()}
         for s in sorted({*wanted, *every[:: -(-len(every) // 6)]})
     ]
-    others = ("unsteered", "mean difference", "prompted", "negated")
+    others = ("clean", "mean difference", "prompted", "negated")
     lines += [{"recorded at": name, RAW: shown(name)} for name in others]
-    return pd.DataFrame(lines).fillna("").assign(n=read.value(metric, "unsteered").n)
+    return pd.DataFrame(lines).fillna("").assign(n=read.value(metric, "clean").n)
 
 
 def _figure(summary: pd.DataFrame, own: dict[str, int]) -> Figure:
@@ -207,7 +207,7 @@ def _figure(summary: pd.DataFrame, own: dict[str, int]) -> Figure:
                 )
                 ax.plot(line["recorded"], line["mean"], label=label, clip_on=False, **look)
             ax.axvline(t, color="0.5", linewidth=0.8, linestyle=":", label="injection layer t")
-            clean_level(ax, cells[cells["run"] == "unsteered"])
+            clean_level(ax, cells[cells["run"] == "clean"])
             ax.set(title=plain(concept), xlabel="recording layer")
             ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
         label_y(axes[:1], "completions as wanted", "%", summary)

@@ -120,7 +120,7 @@ def _norms(
     frames = []
     for which, (vector, scale, control) in enumerate(added):
         own = doses[doses["vector"] == which]
-        if control == STEERED:
+        if run == STEERED:
             own = own[own["row"] == int(vector.norms().argmax())]
         means = own.groupby("prompt", sort=False)[["dose", ADDED, STREAM]].mean()
         long = means.rename(columns={"dose": RATIO}).reset_index().melt("prompt", var_name="metric")
@@ -130,7 +130,7 @@ def _norms(
                 layer=vector.layer,
                 coefficient=scale,
                 position=vector.position,
-                control=control,
+                run=control,
             )
         )
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]

@@ -3,7 +3,7 @@
 Every pair of the concepts "sentiment", the first topic and "register" is added at the concept's
 layer, coefficient and front, which were found for its first pair. Beside each stand one random
 vector of its norms, a draw of its own, and its positive prompt as text; beside each concept the
-unsteered run and the mean difference over its pairs. Negated vectors are left out: they ask for the
+clean run and the mean difference over its pairs. Negated vectors are left out: they ask for the
 contrary, which says nothing of how pairs differ. Every second test prompt is taken, as there are
 many runs. The cosine of a pair is that of its vector, all rows as one, with the mean of the vectors
 of the concept's other pairs.
@@ -11,7 +11,7 @@ of the concept's other pairs.
 Criteria, fixed before the run:
 
 Q1. Do most pairs steer? Yes if in each concept, for more than half of its pairs, the interval of
-    the paired change of success against the unsteered run lies above 0.
+    the paired change of success against the clean run lies above 0.
 Q2. Do they steer alike? Yes if in each concept the standard deviation over pairs of the mean
     success is at most 10 points.
 Q3. Does the cosine to the mean of the others tell a good pair? Yes if Spearman's correlation of
@@ -34,7 +34,7 @@ from actadd_lens.reproduction.criteria import Verdict, at_least
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Readings, text_of
 from actadd_lens.reproduction.setup import Setup
-from actadd_lens.sweeps.cells import UNSTEERED, Cell, Run, labelled
+from actadd_lens.sweeps.cells import CLEAN, Cell, Run, labelled
 from actadd_lens.vectors.norms import cosines
 from actadd_lens.vectors.vector import SteeringVector
 
@@ -109,16 +109,16 @@ def run(setup: Setup) -> Outcome:
 
 
 def _cells(setup: Setup, concept: Concept, vectors: Mapping[str, SteeringVector]) -> list[Cell]:
-    """The unsteered run, the mean difference, and every pair with its controls."""
+    """The clean run, the mean difference, and every pair with its controls."""
     _, c = setup.cell(concept)
-    of_all = (UNSTEERED, "mean_difference")
-    cells = [cell for cell in setup.baselines(concept) if cell.labels["control"] in of_all]
+    of_all = (CLEAN, "mean_difference")
+    cells = [cell for cell in setup.baselines(concept) if cell.labels["run"] in of_all]
     # Pairs that have their positive prompt in common share its run.
     prompted = {pair.positive: Run(prefix=pair.positive) for pair in concept.pairs}
     named = zip(vectors.items(), concept.pairs, strict=True)
     for i, ((label, vector), pair) in enumerate(named, start=1):
         steered, random = setup.arms(concept, vector, c, (f"random:{i}",), pair=label)
-        labels = {**steered.labels, "control": "prompted"}
+        labels = {**steered.labels, "run": "prompted"}
         cells += [steered, random, Cell(labels, prompted[pair.positive])]
     return cells
 
@@ -131,7 +131,7 @@ def _cosine(label: str, vectors: Mapping[str, SteeringVector]) -> float:
 
 def _line(setup: Setup, read: Readings, concept: Concept, pairs: pd.DataFrame) -> dict[str, str]:
     """A concept in the report: its pairs together, the extremes, and what they are set beside."""
-    beside = ("unsteered", "random", "prompted", "mean difference")
+    beside = ("clean", "random", "prompted", "mean difference")
     values = {run: read.value(concept.success.name, run) for run in beside}
     ranked = pairs.sort_values("success", kind="stable")
     worst, best = (
@@ -148,7 +148,7 @@ def _line(setup: Setup, read: Readings, concept: Concept, pairs: pd.DataFrame) -
         "mean difference, coherent": text_of(
             read.value(setup.material.coherence.name, "mean difference"), share=True
         ),
-        "n": str(values["unsteered"].n),
+        "n": str(values["clean"].n),
     }
 
 
@@ -180,7 +180,7 @@ def _draw(ax: Axes, own: pd.DataFrame) -> None:
         ax.plot(rows["mean"], at, linestyle="", marker=marker, label=run, clip_on=False, **look)
     for run, colour, dashes in (
         ("mean difference", CONTROL_COLOUR, "--"),
-        ("unsteered", CLEAN_COLOUR, "-"),
+        ("clean", CLEAN_COLOUR, "-"),
     ):
         [row] = own[own["run"] == run].to_dict("records")
         ax.axvspan(row["low"], row["high"], color=colour, alpha=0.12, linewidth=0)

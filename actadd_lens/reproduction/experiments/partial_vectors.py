@@ -10,7 +10,7 @@ Criteria, fixed before the run:
 F1. The effect grows with n: for both concepts the interval of the paired change of success from
     the first 10 % of the dimensions to all of them lies above 0.
 F2. Most dimensions are needed: for both concepts the smallest n tried whose mean gain over the
-    unsteered run is at least 90 % of the whole vector's is 70 % or more. Not testable where the
+    clean run is at least 90 % of the whole vector's is 70 % or more. Not testable where the
     whole vector gains nothing.
 """
 
@@ -138,17 +138,17 @@ def _lines(read: Readings, metric: str) -> pd.DataFrame:
         | {"random vector": shown("random", ablation=CHOICES[0], fraction=s)}
         for s in SHARES
     ]
-    others = ("unsteered", "mean difference", "prompted", "negated")
+    others = ("clean", "mean difference", "prompted", "negated")
     lines += [{"part": name, NAMES[CHOICES[0]]: shown(name)} for name in others]
-    return pd.DataFrame(lines).fillna("").assign(n=read.value(metric, "unsteered").n)
+    return pd.DataFrame(lines).fillna("").assign(n=read.value(metric, "clean").n)
 
 
 def _figure(summary: pd.DataFrame) -> Figure:
     """Success against the share of dimensions, the three choices beside one another."""
-    kinds = {"steered": "none", "random": "random vector", "unsteered": "unsteered"}
+    kinds = {"steered": "steered", "random": "random vector", "clean": "clean"}
     drawn = summary[summary["run"].isin(list(kinds))].drop(columns="metric")
     drawn = drawn.assign(
-        control=drawn["run"].map(kinds),
+        run=drawn["run"].map(kinds),
         choice=drawn["ablation"].map(NAMES),
         rank=drawn["ablation"].map({choice: i for i, choice in enumerate(CHOICES)}),
         share=drawn["fraction"].map(_percent, na_action="ignore"),

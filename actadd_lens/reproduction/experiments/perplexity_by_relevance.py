@@ -2,7 +2,7 @@
 
 Documents are read under " weddings" - " " and binned by the share of their words that belong to the
 topic: those without any, the others in bins of equal counts. A document's ratio is its perplexity
-in a run over that in the unsteered one, whose ratio is 1 by definition; a bin's is the geometric
+in a run over that in the clean one, whose ratio is 1 by definition; a bin's is the geometric
 mean over its documents. Every run counts the same tokens, those behind the vector's rows. The
 vector, its random draws and its negative are added at coefficient 1, the paper's, and at the
 concept's own; the mean difference at one of its own; prompting puts the positive text in front.

@@ -7,7 +7,7 @@ text in front, and the mean difference is added everywhere, so that neither has 
 Criteria, fixed before the run:
 
 F1. The front works: for both concepts the interval of the paired change of success there against
-    the unsteered run lies above 0.
+    the clean run lies above 0.
 F2. The back is less coherent: for at least one concept the interval of the paired change of
     coherence from front to back lies below 0.
 Q1. Is the front best? Yes if for both concepts neither the middle's nor the back's mean success is
@@ -104,7 +104,7 @@ def _cells(setup: Setup, concept: Concept) -> list[Cell]:
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Lines by place: the unsteered run, front, middle, back, everywhere."""
+    """Lines by place: the clean run, front, middle, back, everywhere."""
     rank = {place: i for i, place in enumerate(ANCHORS)}
     places = table["position"].map(lambda p: rank.get(p, len(rank) if p == "all" else -1))
     return table.iloc[places.argsort(kind="stable")]
@@ -113,14 +113,14 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 def _figure(summary: pd.DataFrame) -> Figure:
     """Success and coherence at each place, a panel for each concept and measure."""
     controls = {
-        "steered": "none",
-        "unsteered": "unsteered",
+        "steered": "steered",
+        "clean": "clean",
         "random": "random",
         "negated": "negated",
     }
     drawn = summary[summary["run"].isin(list(controls))]
     drawn = drawn.drop(columns="metric").assign(
-        control=drawn["run"].map(controls), pair=drawn["pair"] + ": " + drawn["measure"]
+        run=drawn["run"].map(controls), pair=drawn["pair"] + ": " + drawn["measure"]
     )
     return plots.bars(
         _in_order(drawn),

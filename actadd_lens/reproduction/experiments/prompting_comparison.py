@@ -2,7 +2,7 @@
 
 Documents are read under " weddings" - " " at the front, and behind its positive text as a prompt.
 On the topic are those whose share of topic words is in the upper half of those that have any; off
-the topic those that have none. Ratios of perplexities to the unsteered run, whose ratio is 1 by
+the topic those that have none. Ratios of perplexities to the clean run, whose ratio is 1 by
 definition, are geometric means over documents; every run counts the same tokens, those behind the
 vector's rows. Verdicts are at the concept's own coefficient; coefficient 1, the paper's, stands
 beside it.

@@ -1,7 +1,7 @@
 """Does a random vector of the same norm change the output more than the vector, without steering?
 
 "Love" - "Hate" is set beside random vectors with the same norm in every row. How much a run
-changes the output is the KL of the token after the prompt over the entropy of the unsteered run;
+changes the output is the KL of the token after the prompt over the entropy of the clean run;
 further on it is KL(steered || clean) of the generated tokens in nats, the mean along what the
 steered model writes, which is not to be had of the prompted run. Success is the share of
 completions of the wanted sentiment.
@@ -12,7 +12,7 @@ F1. A random vector of the same norm changes the output more: on more than half 
     (lower end of the share's interval above 0.5) the mean over draws of KL/entropy is larger than
     the vector's (the paper: on 55 of 58).
 F2. A random vector does not steer: the interval of the paired change in success, random draws minus
-    unsteered, contains 0 or lies below it. Not testable if the vector's own does not lie above 0.
+    clean, contains 0 or lies below it. Not testable if the vector's own does not lie above 0.
 Q1. Is the vector's success beyond every draw's? Yes if each draw's mean success is below the lower
     end of the vector's interval.
 """
@@ -79,7 +79,7 @@ def run(setup: Setup) -> Outcome:
     first, first_random = read.value(KL_FIRST), read.value(KL_FIRST, "random")
     own, gain = read.value(success), read.change(success, "random")
     works = read.change(success).low > 0
-    each = [read.value(success, "random", control=name) for name in draws]
+    each = [read.value(success, "random", run=name) for name in draws]
     ends = [100 * pick(i.mean for i in each) for pick in (min, max)]
     summary = pd.concat([_summary(read), _summary(later)], ignore_index=True)
     return Outcome(
@@ -147,7 +147,7 @@ def _later(
 def _summary(read: Readings) -> pd.DataFrame:
     """Every control by itself, in a column ``run``, and all random draws together."""
     pooled = read.summary()
-    table = read.result.summary().rename(columns={"control": "run"})
+    table = read.result.summary()
     table = table.assign(run=table["run"].map(lambda name: NAMES.get(name, name)))
     return pd.concat([table, pooled[pooled["run"] == "random"].assign(run=POOLED)])
 
@@ -168,7 +168,7 @@ def _table(summary: pd.DataFrame, success: str) -> pd.DataFrame:
 
 
 def _figure(summary: pd.DataFrame, success: str, wanted: str) -> Figure:
-    """Success against the change of the output, a mark for each run; the unsteered one a level."""
+    """Success against the change of the output, a mark for each run; the clean one a level."""
     cost, gain = (
         summary[summary["metric"] == name].set_index("run")[["mean", "low", "high"]]
         for name in (KL_FIRST, success)
@@ -176,7 +176,7 @@ def _figure(summary: pd.DataFrame, success: str, wanted: str) -> Figure:
     gain = 100 * gain.drop(POOLED)
     cost = cost.where(cost > 0)  # a logarithmic axis; rounding may leave a KL of 0 below it
     others = [name for name in ORDER[1:] if name in gain.index and name != "random"]
-    draws = [name for name in gain.index if name not in (*others, "unsteered")]
+    draws = [name for name in gain.index if name not in (*others, "clean")]
     marks = [(draws, "random draws", "x", CONTROL_COLOUR)]
     marks += [
         ([name], name, marker, colour)
@@ -196,7 +196,7 @@ def _figure(summary: pd.DataFrame, success: str, wanted: str) -> Figure:
                 "color": colour,
             }
             ax.plot(x["mean"], y["mean"], label=label, **look)
-        clean_level(ax, gain.loc[["unsteered"]])
+        clean_level(ax, gain.loc[["clean"]])
         if cost["mean"].notna().any():
             log_ticks(ax.xaxis, cost["mean"].dropna())
         ax.set_xlabel("KL of the token after the prompt / entropy of the clean run")

@@ -14,7 +14,7 @@ Criteria, fixed before the run:
 Q1. Does a selection split of 20 prompts suffice? Yes if the mean regret of 20 prompts, or of all if
     there are fewer, is at most 5 points.
 Q2. Does the choice generalise? Yes if the interval of the paired change of sound successes on the
-    test prompts, from the unsteered run to the cell chosen on all selection prompts, lies above 0.
+    test prompts, from the clean run to the cell chosen on all selection prompts, lies above 0.
 Q3. Is the search optimistic? Yes if the mean of the chosen cell on the selection prompts is above
     its mean on the test prompts by more than 5 points.
 """
@@ -68,7 +68,7 @@ def run(setup: Setup) -> Outcome:
     gain, n = found.change(sought.name), min(ENOUGH, len(by_prompt))
     levels = {
         "a cell at random": 100 * (worth.max() - worth.mean()),
-        "unsteered": 100 * (worth.max() - tested.value(sought.name, "unsteered").mean),
+        "clean": 100 * (worth.max() - tested.value(sought.name, "clean").mean),
     }
     lines = pd.DataFrame([{"prompts": k, **vars(i)} for k, i in regrets.items()])
     splits = {"selection": searched, "test": tested, "chosen": found}
@@ -142,14 +142,14 @@ def _regrets(values: np.ndarray, worth: np.ndarray, seed: int) -> dict[int, Inte
 
 
 def _costs(setup: Setup, grid: Grid, n_prompts: int) -> dict[str, str]:
-    """What the search on the selection prompts takes, the unsteered run included."""
+    """What the search on the selection prompts takes, the clean run included."""
     n_layers, n_cells = setup.n_layers, len(grid.layers) * len(grid.coefficients)
     runs = 1 + n_cells
     behind = sum(n_layers - layer for layer in grid.layers) * len(grid.coefficients)
     shared, whole = n_prompts * (n_layers + behind), n_prompts * runs * n_layers
     return {
         "search": f"{n_cells} cells ({len(grid.layers)} layers x {len(grid.coefficients)} "
-        f"coefficients) and the unsteered run on {n_prompts} prompts: {runs * n_prompts} sequences "
+        f"coefficients) and the clean run on {n_prompts} prompts: {runs * n_prompts} sequences "
         f"read, {runs * n_prompts * setup.sizes.samples} completions of up to "
         f"{setup.sizes.new_tokens} tokens",
         "layers applied to prompts": f"{shared} to read every cell from its layer on, as sweeps "

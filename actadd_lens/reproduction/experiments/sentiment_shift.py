@@ -6,12 +6,12 @@ costs. The paper calls such results competitive with methods that are trained.
 
 Criteria, fixed before the run:
 
-F1. Negative to positive: more successes than the unsteered run, with the interval of the paired
+F1. Negative to positive: more successes than the clean run, with the interval of the paired
     change above 0, and above the random vector's likewise.
 F2. Positive to negative: the same.
 F3. The text stays sound: in both directions the share of coherent completions falls by no more than
     5 points on the mean. Not testable if the interval reaches 10 points below the mean, or less
-    than a tenth is coherent unsteered.
+    than a tenth is coherent in the clean run.
 Q1. Is the mean difference over several pairs, with a coefficient of its own, no better than the one
     pair? Yes if in both directions the paired change of success from it to the pair is above -5
     points on the mean.
@@ -54,13 +54,13 @@ def run(setup: Setup) -> Outcome:
     gain = {name: r.change(success[name]) for name, r in read.items()}
     over = {name: r.change(success[name], than="random") for name, r in read.items()}
     sound = {name: r.change(material.coherence.name) for name, r in read.items()}
-    before = {name: r.value(material.coherence.name, "unsteered") for name, r in read.items()}
+    before = {name: r.value(material.coherence.name, "clean") for name, r in read.items()}
     single = {name: r.change(success[name], than="mean difference") for name, r in read.items()}
     turned = [
         Verdict(
             key,
             told(gain[name].low > 0 and over[name].low > 0, gain[name], over[name]),
-            f"{text_of(read[name].value(success[name], 'unsteered'), share=True)} -> "
+            f"{text_of(read[name].value(success[name], 'clean'), share=True)} -> "
             f"{text_of(read[name].value(success[name]), share=True, n=True)}; change "
             f"{text_of(gain[name], share=True)}, over random {text_of(over[name], share=True)}",
         )

@@ -4,7 +4,7 @@ Openings after which a noun of any topic may come are read under " weddings" - "
 tokens are those that its words begin with behind an opening. Two figures of each opening: how much
 likelier steering makes them together (log ratio of their total probability, in nats), and what
 share of KL(steered || clean) they contribute; the share is undefined where the divergence is 0, as
-in the unsteered run, and says little where it is next to nothing. Contributions of tokens that lose
+in the clean run, and says little where it is next to nothing. Contributions of tokens that lose
 probability are negative, so a share may exceed 1; the share of all contributions' sizes, which may
 not, stands beside it.
 
@@ -168,7 +168,7 @@ def _figure(shift: pd.DataFrame, gains: pd.DataFrame, n: int) -> Figure:
     grid = figure.add_gridspec(2, 2, width_ratios=(3, 2), height_ratios=(height - 1, 1.2))
     for place, ax in enumerate(figure.axes):
         ax.set_subplotspec(grid[0, place])
-    shown = gains[gains["run"] != "unsteered"]
+    shown = gains[gains["run"] != "clean"]
     shown = shown.sort_values("run", key=lambda runs: runs.map(ORDER.index))
     with drawing():
         below = figure.add_subplot(grid[1, :])

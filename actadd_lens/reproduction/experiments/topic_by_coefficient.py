@@ -5,7 +5,7 @@ the topic, at the coefficients 0.5, 1, 2, 4 and 8. Success is the share of compl
 of prompts on anything else. Every third test prompt is taken, as there are many runs. Every
 baseline stands beside every coefficient. The mean difference has the coefficients of the pair; the
 table has the best of them, which favours it. Gains are paired changes of success against the
-unsteered run.
+clean run.
 
 Criteria, fixed before the run:
 
@@ -28,7 +28,6 @@ import pandas as pd
 
 from actadd_lens import plots
 from actadd_lens.reproduction.criteria import Verdict, at_least, told
-from actadd_lens.reproduction.figures import as_cells
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Change, Readings, each, text_of
 from actadd_lens.reproduction.setup import Setup
@@ -41,7 +40,7 @@ PAPER = (
 DIFFERS = (
     "Success is read by the material's judge rather than GPT-3.5. Each topic has the layer that a "
     "search on prompts of their own found; the paper's topics have one in common. Baselines beside "
-    "the unsteered run are shown."
+    "the clean run are shown."
 )
 COEFFICIENTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 AT = 2.0
@@ -72,14 +71,14 @@ def run(setup: Setup) -> Outcome:
         fmean(r.value(success[name], coefficient=c).mean for name, r in read.items())
         for c in COEFFICIENTS
     ]
-    # The unsteered run belongs to a topic too: what it is judged by differs.
+    # The clean run belongs to a topic too: what it is judged by differs.
     summary = pd.concat([r.summary().assign(pair=n) for n, r in read.items()], ignore_index=True)
     return Outcome(
         rows=pd.concat([r.frame.assign(topic=n) for n, r in read.items()], ignore_index=True),
         summary=summary,
         shown=_shown(read, success, gains),
         figure=plots.coefficient_curve(
-            as_cells(summary[summary["metric"].isin(success.values())]).drop(columns="metric"),
+            summary[summary["metric"].isin(success.values())].drop(columns="metric"),
             ylabel="completions on the topic",
             unit="%",
             note=f"95 % intervals, n = {max(gain.n for gain in gains.values())} prompts a topic",
@@ -127,7 +126,7 @@ def _shown(
         value = partial(r.value, success[name])
         means = [value("mean difference", coefficient=c) for c in COEFFICIENTS]
         runs = {
-            "unsteered": value("unsteered"),
+            "clean": value("clean"),
             **{f"{run}, c = {AT:g}": value(run, coefficient=AT) for run in RUNS},
             "prompted": value("prompted", coefficient=AT),
             "mean difference, best c": max(means, key=lambda mean: mean.mean),

@@ -11,7 +11,7 @@ pair's coefficient would not be fair to it.
 Criteria, fixed before the run:
 
 F1. The topic comes: at the chosen layer the interval of the paired change of success against the
-    unsteered run lies above 0, and against the random vectors too.
+    clean run lies above 0, and against the random vectors too.
 F2. Most completions are on the topic there: the mean is above 90 %, the paper's figure at its best
     layer.
 F3. An early layer is best: the chosen layer is in the first half of the layers (the paper: about 6
@@ -26,16 +26,15 @@ import pandas as pd
 
 from actadd_lens import plots
 from actadd_lens.reproduction.criteria import Verdict, told
-from actadd_lens.reproduction.figures import as_cells
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import NAMES, Readings, text_of
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.sweeps import SweepResult
-from actadd_lens.sweeps.cells import STEERED, UNSTEERED
+from actadd_lens.sweeps.cells import CLEAN, STEERED
 
 PAPER = (
     'GPT-2-XL, " weddings" - " " at each of 48 layers: completions with wedding words in more than '
-    "90 % at the best layer, about 6, against about 2 % unsteered; the effect falls off later "
+    "90 % at the best layer, about 6, against about 2 % clean; the effect falls off later "
     "(figure 3)."
 )
 DIFFERS = (
@@ -52,15 +51,13 @@ def run(setup: Setup) -> Outcome:
     _, c = setup.cell(concept)
     success, metrics = concept.success.name, [concept.success, setup.material.coherence]
     grid = [
-        cell
-        for cell in setup.grid(concept, setup.layers, [c])
-        if cell.labels["control"] != AVERAGED
+        cell for cell in setup.grid(concept, setup.layers, [c]) if cell.labels["run"] != AVERAGED
     ]
-    steered = [cell for cell in grid if cell.labels["control"] in (STEERED, UNSTEERED)]
+    steered = [cell for cell in grid if cell.labels["run"] in (STEERED, CLEAN)]
     searched = setup.measured("selection", steered, concept.selection, [concept.success])
     best = SweepResult(searched.frame, searched.provenance).best(success)
     at_best = setup.baselines(replace(concept, cell=(best.layer, c)))
-    mean = [cell for cell in at_best if cell.labels["control"] == AVERAGED]
+    mean = [cell for cell in at_best if cell.labels["run"] == AVERAGED]
     read = setup.readings("test", [*grid, *mean], concept.test, metrics)
 
     there = read.value(success, layer=best.layer)
@@ -82,7 +79,7 @@ def run(setup: Setup) -> Outcome:
         ),
         shown=_shown(read, best.layer, setup.layers[-1], success),
         figure=plots.layer_profile(
-            _levelled(as_cells(summary[summary["metric"] == success])),
+            _levelled(summary[summary["metric"] == success]),
             ylabel="completions on the topic",
             unit="%",
             note=f"95 % intervals, n = {there.n} prompts; the mean difference, drawn as a level, "
@@ -92,7 +89,7 @@ def run(setup: Setup) -> Outcome:
             Verdict(
                 "F1",
                 told(gain.low > 0 and over.low > 0, gain, over),
-                f"layer {best.layer}: {text_of(read.value(success, 'unsteered'), share=True)} -> "
+                f"layer {best.layer}: {text_of(read.value(success, 'clean'), share=True)} -> "
                 f"{text_of(there, share=True, n=True)}; change {text_of(gain, share=True)}, over "
                 f"random {text_of(over, share=True)}",
             ),
@@ -121,11 +118,11 @@ def run(setup: Setup) -> Outcome:
 
 def _levelled(cells: pd.DataFrame) -> pd.DataFrame:
     """Without a layer for what was measured at one alone, so that it is drawn as a level."""
-    return cells.assign(layer=cells["layer"].mask(cells["control"] == NAMES[AVERAGED]))
+    return cells.assign(layer=cells["layer"].mask(cells["run"] == NAMES[AVERAGED]))
 
 
 def _shown(read: Readings, best: int, last: int, success: str) -> pd.DataFrame:
-    """The unsteered run, then every other at the chosen layer and at the last."""
+    """The clean run, then every other at the chosen layer and at the last."""
     table = read.by_run().rename(columns={success: "on the topic"})
     table = table[table["layer"].isin(["", best, last])]
     return table.sort_values("layer", key=lambda layer: layer != "", kind="stable")

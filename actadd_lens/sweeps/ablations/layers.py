@@ -69,7 +69,7 @@ def layer_transplant(
     ...     metrics="kl",
     ...     progress=False,
     ... )
-    >>> len(result.summary().query("control == 'none'"))
+    >>> len(result.summary().query("run == 'steered'"))
     4
     """
     check_vector_controls(controls)

@@ -63,7 +63,7 @@ def steering_reach(
     Returns:
         An ``Ablation`` with the column ``step``, 0 for the first generated token, and the metric
         "kl" in nats, which its column ``kl`` repeats. A completion that has ended has no further
-        steps. There is no unsteered row: its divergence is 0.
+        steps. There is no clean row: its divergence is 0.
 
     Raises:
         SweepError, VectorError, LayerError, PositionError, PromptError, SamplingError: As of

@@ -87,10 +87,10 @@ def arms(
 ) -> Iterator[Cell]:
     """The cell of a vector, and those of its controls."""
     where = {"layer": vector.layer, "position": vector.position, **labels}
-    yield Cell({**where, "control": STEERED}, Run((vector,)))
+    yield Cell({**where, "run": STEERED}, Run((vector,)))
     for name in controls:
         run = Run((control_vector(name, vector, seed),))
-        yield Cell({**where, "control": name}, run)
+        yield Cell({**where, "run": name}, run)
 
 
 def check_vector(model: Bridge, vector: SteeringVector) -> None:
