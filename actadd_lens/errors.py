@@ -4,6 +4,8 @@ Every message states the values that clash and the remedy. Those that reject a v
 ``ValueError``; those about files, models and missing libraries are not.
 """
 
+from numbers import Integral
+
 
 class ActAddError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -82,3 +84,17 @@ class MetricError(ActAddError, ValueError):
 
 class MissingExtraError(ActAddError, ImportError):
     """An optional library that is not installed; the message names the extra that brings it."""
+
+
+def require_count(
+    name: str, value: object, below: int | None = None, *, neutral: str | None = None
+) -> None:
+    """Raise ``SamplingError`` unless ``value`` is an integer >= 1, and < ``below`` if given.
+
+    >>> require_count("batch_size", 8)
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not (whole and value >= 1 and (below is None or value < below)):  # type: ignore[operator]
+        bound = "" if below is None else f" and < {below}"
+        remark = "" if neutral is None else f" ({neutral})"
+        raise SamplingError(f"{name} is {value!r}: it must be an integer >= 1{bound}{remark}")

@@ -15,13 +15,13 @@ from actadd_lens.errors import ActAddError
 from actadd_lens.generation.comparison import Comparison
 from actadd_lens.generation.completions import Completions, generate
 from actadd_lens.metrics.loading import require
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.load import load_model
-from actadd_lens.models.tokens import ContrastPair, as_pair
 from actadd_lens.steering.placement import placement
 from actadd_lens.steering.positions import ANCHORS, SPREADS
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.norms import dose
+from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import described
 from actadd_lens.vectors.vector import SteeringVector
 

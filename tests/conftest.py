@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 D_MODEL = 32
 N_LAYERS = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import actadd_lens as al
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.statistics import proportion
 from actadd_lens.testbed.tasks import CHECKPOINT, TASKS
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 import actadd_lens as al
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 PROMPTS = ["I hate you because", "The wedding was"]
 

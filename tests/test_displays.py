@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import actadd_lens as al
 from actadd_lens import display as displays
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.sweeps.results import DISPLAYED
 from actadd_lens.vectors.provenance import label_of
 

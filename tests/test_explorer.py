@@ -10,7 +10,7 @@ import torch
 
 import actadd_lens as al
 from actadd_lens import display as displays
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 OPTIONS: dict[str, Any] = {"samples": 2, "max_new_tokens": 5}
 PROMPT = "I hate you because she talks"

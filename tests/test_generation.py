@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import actadd_lens as al
 from actadd_lens.generation.sampling import drawn_tokens, exponential_noise, random_stream
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import tokenize
 
 PROMPTS = ["I hate you because", "I", "The wedding was on a sunny day in May"]

@@ -13,8 +13,9 @@ from oracle import Addition, greedy, logits, start_of
 import actadd_lens as al
 from actadd_lens.models import bridge as forward
 from actadd_lens.models import tokens as prompts
-from actadd_lens.models.bridge import SITES
-from actadd_lens.steering import hooks as steering
+from actadd_lens.models.bridge import SITES, BridgeModel
+from actadd_lens.steering.hooks import decode_edits, prompt_edits, tokens_edited
+from actadd_lens.steering.interventions import applied
 from actadd_lens.steering.positions import ANCHORS
 
 LONG, SHORT = "I love you and you hate me", "She talks"
@@ -144,7 +145,7 @@ def test_what_gets_nothing_keeps_its_bits(vector, dims):
     """A stream of negative zeros would show a zero added to it."""
     kept = vector.with_dims(slice(*dims))
     stream = torch.full((2, 6, D_MODEL), -0.0)
-    result = steering.add_rows(stream, [kept], torch.ones(2, 6, dtype=torch.bool))
+    result = added(stream, kept)
     assert torch.equal(result.signbit() | (result != 0), torch.ones_like(result, dtype=torch.bool))
     assert torch.equal(stream.signbit(), torch.ones_like(stream, dtype=torch.bool))
 
@@ -178,20 +179,25 @@ def test_rows_steered_by_different_vectors_are_what_each_is_alone(
     pad = {"left": prompts.pad_left, "right": prompts.pad_right}[side]
     rows = prompts.tokenize(model, texts)
     tokens, mask = pad(rows, model.tokenizer.pad_token_id)
-    hooks = steering.mixed_hooks(model, steerings, mask)
-    with torch.no_grad():
-        batch = model.run_with_hooks(tokens, attention_mask=mask, fwd_hooks=hooks)
+    edits = prompt_edits(model, steerings, mask).by_point
+    batch = BridgeModel(model).run(tokens, mask, edits=edits).logits
     for row, vector, output, real in zip(rows, steerings, batch, mask.bool(), strict=True):
         close(output[real], steered(model, vector, torch.tensor([row]))[0])
 
 
 def test_a_mixed_batch_names_the_prompt_that_is_too_short(neo):
     tokens, mask = prompts.pad_left(prompts.tokenize(neo, [LONG, "Anger"]), 0)
-    hooks = steering.mixed_hooks(neo, [None, vector_of(n_rows=5)], mask)
-    with pytest.raises(al.PositionError, match="prompt 1 has 3 tokens"), torch.no_grad():
-        neo.run_with_hooks(tokens, attention_mask=mask, fwd_hooks=hooks)
+    edits = prompt_edits(neo, [None, vector_of(n_rows=5)], mask).by_point
+    with pytest.raises(al.PositionError, match="prompt 1 has 3 tokens"):
+        BridgeModel(neo).run(tokens, mask, edits=edits)
     with pytest.raises(al.VectorError, match="1 steerings for a batch of 2 prompts"):
-        steering.mixed_hooks(neo, [None], mask)
+        prompt_edits(neo, [None], mask)
+
+
+def added(stream, vector):
+    """The stream of prompts without padding, steered by one vector."""
+    real = torch.ones(stream.shape[:2], dtype=torch.bool)
+    return applied(stream, [vector], tokens_edited([vector], real))
 
 
 # Against the oracle
@@ -368,17 +374,18 @@ def test_prefill_and_decode_steps_agree_with_one_pass(model):
     rows = prompts.tokenize(model, [LONG, SHORT])
     tokens, mask = prompts.pad_left(rows, model.tokenizer.pad_token_id)
     vector = vector_of(0, 1, position="all")
-    last, cache = forward.prefill(model, tokens, mask, al.fwd_hooks(model, vector, mask))
+    own, edits = BridgeModel(model), prompt_edits(model, [vector, vector], mask).by_point
+    first = own.run(tokens, mask, edits=edits, keep=1, use_cache=True)
     new = torch.tensor([5, 9])
     longer = torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1)
-    hooks = steering.decode_hooks(steering.decode_rows(model, [vector, vector]))
-    step, cache = forward.decode_step(model, new, cache, longer, hooks)
+    later = decode_edits(model, [vector, vector]).of(torch.arange(2))
+    after = own.run(new[:, None], longer, edits=later, cache=first.cache, keep=1)
     whole = steered(
         model, vector.at("prompt"), torch.cat([tokens, new[:, None]], dim=1), attention_mask=longer
     )
-    close(last, whole[:, -2])
-    close(step, whole[:, -1])
-    assert steering.decode_rows(model, [vector.at("prompt"), None]) == {}
+    close(first.last_logits, whole[:, -2])
+    close(after.last_logits, whole[:, -1])
+    assert not decode_edits(model, [vector.at("prompt"), None]).points
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -501,7 +508,7 @@ def test_a_vector_of_another_width_or_depth_is_refused_with_both_figures(model):
     for use in (
         lambda v: al.fwd_hooks(model, v),
         lambda v: al.steer(model, v).__enter__(),
-        lambda v: steering.decode_rows(model, [v]),
+        lambda v: decode_edits(model, [v]),
     ):
         with pytest.raises(al.VectorError, match=r"width 48, .* d_model 32"):
             use(wide)
@@ -540,7 +547,7 @@ def test_rows_beyond_the_range_of_the_stream_are_refused(half):
     stream = torch.full((1, 2, D_MODEL), 6e4, dtype=torch.float16)
     rows = al.SteeringVector(torch.full((1, D_MODEL), 1e4), POINT)
     with pytest.raises(al.VectorError, match="beyond float16"):
-        steering.add_rows(stream, [rows], torch.ones(1, 2, dtype=torch.bool))
+        added(stream, rows)
 
 
 def test_a_mask_for_other_tokens_is_refused(neo):

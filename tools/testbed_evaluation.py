@@ -28,7 +28,8 @@ from actadd_lens.analysis.logprobs import next_token_logprobs
 from actadd_lens.generation.completions import generate
 from actadd_lens.models.bridge import Bridge, n_layers
 from actadd_lens.models.load import load_model
-from actadd_lens.models.tokens import ContrastPair, encode
+from actadd_lens.models.tokens import encode
+from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.statistics import Interval, cluster_mean, mean, proportion
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import parses, sentences

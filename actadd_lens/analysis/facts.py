@@ -7,9 +7,9 @@ import torch
 
 from actadd_lens.analysis.logprobs import predictions
 from actadd_lens.errors import PromptError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import encode, tokenize
-from actadd_lens.steering.hooks import Steering
+from actadd_lens.steering.interventions import Steering
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actadd_lens.analysis.logprobs import kl_terms
-from actadd_lens.errors import LayerError, VectorError
-from actadd_lens.generation.sampling import require_count
+from actadd_lens.errors import LayerError, VectorError, require_count
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import token_texts, tokenize
-from actadd_lens.steering.hooks import Steering, as_vectors, fwd_hooks
-from actadd_lens.vectors.vector import SteeringVector
+from actadd_lens.steering.hooks import prompt_edits
+from actadd_lens.steering.interventions import Steering
+from actadd_lens.vectors.vector import SteeringVector, as_vectors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -162,39 +163,32 @@ def _lenses(
     model: Bridge, ids: list[int], steering: Steering, layers: Sequence[int] | None
 ) -> tuple[Float[Tensor, "pos vocab"], Iterator[tuple[int, Float[Tensor, "pos vocab"]]]]:
     """What the model predicts at every position, and the lens of each layer, one at a time."""
-    last = bridge.n_layers(model)
+    last = BridgeModel(model).n_layers
     wanted = _check_layers(model, range(last + 1) if layers is None else layers)
     points = {layer: bridge.hook_point(layer) for layer in wanted if layer < last}
     points[last] = bridge.hook_point(last - 1, "resid_post")
-    tokens = torch.tensor([ids], device=bridge.device(model))
+    tokens = torch.tensor([ids], device=BridgeModel(model).device)
     mask = torch.ones_like(tokens)
-    hooks = fwd_hooks(model, steering, mask)
-    streams = bridge.capture(model, tokens, mask, list(points.values()), hooks)
-    final = bridge.logits(model, tokens, mask, hooks)[0].float().log_softmax(dim=1)
-    _check_faithful(model, final, _read(model, streams[points[last]][0]))
-    return final, ((layer, _read(model, streams[points[layer]][0])) for layer in wanted)
+    edits = prompt_edits(model, [steering], mask).by_point
+    names = list(dict.fromkeys(points.values()))
+    run = BridgeModel(model).run(tokens, mask, edits=edits, read=names)
+    assert run.logits is not None
+    final, streams = run.logits[0].float().log_softmax(dim=1), run.streams
+    _check_faithful(model, final, bridge.lens_logprobs(model, streams[points[last]][0]))
+    return final, (
+        (layer, bridge.lens_logprobs(model, streams[points[layer]][0])) for layer in wanted
+    )
 
 
 def _check_layers(model: Bridge, layers: Sequence[int]) -> list[int]:
-    last = bridge.n_layers(model)
+    last = BridgeModel(model).n_layers
     outside = [layer for layer in layers if not 0 <= layer <= last]
     if outside or not layers:
         raise LayerError(
-            f"no layers {outside or 'given'} to look at: {model.cfg.model_name} has the streams "
+            f"no layers {outside or 'given'} to look at: {BridgeModel(model).name} has the streams "
             f"entering layers 0 to {last - 1}, and {last} for the finished one"
         )
     return list(dict.fromkeys(layers))
-
-
-def _read(model: Bridge, stream: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
-    """Log-probs of a stream by the final norm and the unembedding."""
-    from transformer_lens.tools.analysis import logit_readout
-
-    try:
-        read: Tensor = logit_readout(model, stream, return_type="log_probs").values
-    except (ValueError, NotImplementedError) as error:  # no such unembedding; not a decoder
-        raise LayerError(f"{model.cfg.model_name} cannot be looked into: {error}") from error
-    return read.to(stream.device)
 
 
 def _check_faithful(
@@ -204,6 +198,6 @@ def _check_faithful(
     worst = float(kl_terms(final, lens).sum(dim=1).max())
     if worst > _FAITHFUL:
         raise LayerError(
-            f"the final norm and unembedding of {model.cfg.model_name} give other predictions "
+            f"the final norm and unembedding of {BridgeModel(model).name} give other predictions "
             f"than the model (KL divergence {worst:.3g} nats): a logit lens would mislead"
         )

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actadd_lens.errors import PromptError
-from actadd_lens.generation.sampling import require_count
-from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.memory import batches
-from actadd_lens.models.tokens import pad_left, pad_right, token_texts, tokenize
+from actadd_lens.errors import PromptError, require_count
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.memory import batches, budget
+from actadd_lens.models.tokens import left_padded, right_padded, token_texts, tokenize
 from actadd_lens.progress import bar
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import Steering, as_vectors, check_fit, fwd_hooks
+from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
+from actadd_lens.steering.interventions import Intervention, Steering, n_rows
 from actadd_lens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -77,21 +77,23 @@ def sequence_logprobs(
             raise PromptError(
                 f"text {index} has 1 token, BOS: nothing is predicted in it; give it words"
             )
-    vectors = as_vectors(model, steering)
-    check_fit(sequences, vectors)
-    vectors = tuple(vector for vector in vectors if vector.rows.any())
-    spare = _spares_last_token(sequences, vectors)
-    place = bridge.device(model)
+    given = as_interventions(model, steering)
+    check_fit(sequences, given)
+    given = tuple(i for i in given if not isinstance(i, SteeringVector) or i.rows.any())
+    spare = _spares_last_token(sequences, given)
+    own, at_once = BridgeModel(model), budget(model, logits="all").sequences
     read: dict[int, Tensor] = {}
     with bar(len(sequences), "text", "reading", progress) as advance:
-        for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
+        for batch in batches([len(ids) for ids in sequences], at_once, batch_size):
             rows = [sequences[index] for index in batch]
             inputs = [ids[:-1] for ids in rows] if spare else rows
-            tokens, mask = (t.to(place) for t in pad_right(inputs, model.tokenizer.pad_token_id))
-            logits = bridge.logits(model, tokens, mask, fwd_hooks(model, vectors, mask))
+            tokens, mask = right_padded(model, inputs)
+            edits = prompt_edits(model, [given] * len(rows), mask).by_point
+            logits = own.run(tokens, mask, edits=edits).logits
+            assert logits is not None
             for index, ids, row in zip(batch, rows, logits, strict=True):
                 row = row[: len(ids) - 1].float()
-                chosen = row.gather(1, torch.tensor(ids[1:], device=place)[:, None])[:, 0]
+                chosen = row.gather(1, torch.tensor(ids[1:], device=row.device)[:, None])[:, 0]
                 read[index] = (chosen - row.logsumexp(dim=1)).cpu()
             advance(len(batch))
     return [read[index] for index in range(len(sequences))]
@@ -130,13 +132,14 @@ def predictions(
     """As ``next_token_logprobs``, of token ids, a batch at a time with the prompts' indices."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
-    check_fit(sequences, as_vectors(model, steering))
-    place = bridge.device(model)
-    for batch in batches([len(ids) for ids in sequences], model.cfg.d_vocab, batch_size):
-        rows = [sequences[index] for index in batch]
-        tokens, mask = (t.to(place) for t in pad_left(rows, model.tokenizer.pad_token_id))
-        logits, _ = bridge.prefill(model, tokens, mask, fwd_hooks(model, steering, mask))
-        yield batch, logits.float().log_softmax(dim=1)
+    given = as_interventions(model, steering)
+    check_fit(sequences, given)
+    at_once = budget(model, logits="last").sequences
+    for batch in batches([len(ids) for ids in sequences], at_once, batch_size):
+        tokens, mask = left_padded(model, [sequences[index] for index in batch])
+        edits = prompt_edits(model, [given] * len(batch), mask).by_point
+        run = BridgeModel(model).run(tokens, mask, edits=edits, keep=1)
+        yield batch, run.last_logits.float().log_softmax(dim=1)
 
 
 def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFrame:
@@ -197,13 +200,11 @@ def kl_terms(
     return torch.where(ratio == math.inf, ratio, p.exp() * ratio)  # exp may come out as 0
 
 
-def _spares_last_token(
-    sequences: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]
-) -> bool:
+def _spares_last_token(sequences: Sequence[Sequence[int]], given: Sequence[Intervention]) -> bool:
     """Whether the texts can be read without their last token, which predicts nothing in them.
 
     Not if a row lands on it, or its place is counted from the end.
     """
-    ends = [positions.parse(v.position).end_from_front(len(v.rows)) for v in vectors]
+    ends = [positions.parse(i.position).end_from_front(n_rows(i)) for i in given]
     shortest = min(map(len, sequences))
     return all(end is not None and end < shortest for end in ends)

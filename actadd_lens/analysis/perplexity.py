@@ -14,10 +14,11 @@ from torch import Tensor
 
 from actadd_lens.analysis.logprobs import sequence_logprobs
 from actadd_lens.errors import PromptError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import check_context, encode, tokenize
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import Steering, as_vectors, check_fit
+from actadd_lens.steering.hooks import as_interventions, check_fit
+from actadd_lens.steering.interventions import Steering, n_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -184,12 +185,12 @@ def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steeri
 
     A vector that is spread over the whole prompt masks nothing: there is no text behind it.
     """
-    vectors = as_vectors(model, steering)
-    check_fit(sequences, vectors)
+    given = as_interventions(model, steering)
+    check_fit(sequences, given)
     lengths = torch.tensor([len(ids) for ids in sequences])
     first = torch.zeros_like(lengths)
-    for vector in vectors:
-        ends = positions.parse(vector.position).ends(lengths, len(vector.rows))
+    for item in given:
+        ends = positions.parse(item.position).ends(lengths, n_rows(item))
         first = torch.maximum(first, ends)
     if bool((first > lengths - 2).all()):
         raise PromptError(

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from actadd_lens import plots, testbed
 from actadd_lens.generation.comparison import compare
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.statistics import proportion
 from actadd_lens.sweeps import sweep
 from actadd_lens.testbed import Success, Task

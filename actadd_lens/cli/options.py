@@ -272,7 +272,7 @@ def loaded(model: str) -> Any:
 
 def pair_of(positive: Any, negative: Any, pad: str | None) -> ContrastPair:
     """The pair that the options name."""
-    from actadd_lens.models.tokens import ContrastPair
+    from actadd_lens.vectors.pair import ContrastPair
 
     return ContrastPair(positive, negative, **({} if pad is None else {"pad": pad}))
 

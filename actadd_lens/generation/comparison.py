@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from actadd_lens import display
 from actadd_lens.generation.completions import Completion, Completions, generate
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.steering.hooks import Steering
+from actadd_lens.models.base import Bridge
+from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.provenance import described
 
 if TYPE_CHECKING:

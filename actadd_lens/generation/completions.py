@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from actadd_lens import display
-from actadd_lens.errors import PromptError
+from actadd_lens.errors import PromptError, require_count
 from actadd_lens.generation.decoding import Request, complete
-from actadd_lens.generation.sampling import Sampling, require_count
+from actadd_lens.generation.sampling import Sampling
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import as_texts, tokenize
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.tokens import as_texts, completion_text, end_token, tokenize
 from actadd_lens.progress import bar
-from actadd_lens.steering.hooks import Steering, as_vectors, check_fit
-from actadd_lens.vectors.provenance import described, source
+from actadd_lens.steering.hooks import as_interventions, check_fit
+from actadd_lens.steering.interventions import Steering
+from actadd_lens.vectors.provenance import described, source, source_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -177,19 +179,16 @@ def generate(
     ids = tokenize(model, prompts)
     texts = as_texts(prompts)
     check_room(model, ids, max_new_tokens)
-    vectors = as_vectors(model, steering)
-    check_fit(ids, vectors)
-    requests = [Request(tokens, vectors, index) for index, tokens in enumerate(ids)]
+    given = as_interventions(model, steering)
+    check_fit(ids, given)
+    requests = [Request(tokens, given, index) for index, tokens in enumerate(ids)]
     with bar(len(ids) * samples * max_new_tokens, "token", "generating", progress) as advance:
         made = list(completions(model, requests, texts, sampling, batch_size, advance))
     items = [completion for batch in made for _, completion in batch]
     items.sort(key=lambda item: (item.prompt_index, item.sample_index))
     origin = {
         **source(model),
-        "steering": [
-            {"hook_point": v.hook_point, "position": v.position, "provenance": v.provenance}
-            for v in vectors
-        ],
+        "steering": [source_of(item) for item in given],
         "sampling": asdict(sampling),
     }
     return Completions(tuple(items), origin)
@@ -235,29 +234,18 @@ def completions(
 
 def check_room(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> None:
     """Raise ``PromptError`` if a prompt and ``n_new`` tokens are more than the model reads."""
-    limit = bridge.n_ctx(model)
+    own = BridgeModel(model)
     for index, ids in enumerate(prompts):
-        if len(ids) + n_new > limit:
+        if len(ids) + n_new > own.n_ctx:
             raise PromptError(
                 f"prompt {index} has {len(ids)} tokens (BOS included), with {n_new} new ones that "
-                f"is {len(ids) + n_new}: {model.cfg.model_name} reads at most {limit}; shorten the "
+                f"is {len(ids) + n_new}: {own.name} reads at most {own.n_ctx}; shorten the "
                 "prompt or lower max_new_tokens"
             )
 
 
 def _text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int], stop_at_eos: bool) -> str:
-    """Raw text of the tokens where they stand.
-
-    Some tokenizers drop the space in front of a text's first word, so prompt and completion are
-    decoded together and the prompt's part is cut off.
-    """
-    tokenizer = model.tokenizer
-    if stop_at_eos and tokens[-1] == tokenizer.eos_token_id:
+    """Raw text of a completion, without the token that ended it."""
+    if stop_at_eos and tokens[-1] == end_token(model):
         tokens = tokens[:-1]
-
-    def decode(ids: Sequence[int]) -> str:
-        text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
-        return text
-
-    head, whole = decode(prompt), decode([*prompt, *tokens])
-    return whole[len(head) :] if whole.startswith(head) else decode(tokens)
+    return completion_text(model, prompt, tokens)

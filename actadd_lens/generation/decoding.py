@@ -5,10 +5,8 @@ key-value cache is repeated for the samples of each prompt, and the rows then go
 A row that has ended leaves the batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,18 +23,14 @@ from actadd_lens.generation.sampling import (
     random_stream,
     token_logprobs,
 )
-from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.plain import clean_twin
-from actadd_lens.models.tokens import pad_left
-from actadd_lens.steering.hooks import add_each, decode_hooks, decode_rows, mixed_hooks
-from actadd_lens.vectors.vector import SteeringVector
-
-_CACHE_BYTES = 2**31
-"""Bound on the key-value caches and logits of one batch, where the caller sets no batch size."""
-
-_MOST_ROWS = 128
-"""More rows at once gain next to nothing."""
+from actadd_lens.models import kv_cache
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.choose import fast_model
+from actadd_lens.models.memory import rows_at_once
+from actadd_lens.models.tokens import end_token, left_padded
+from actadd_lens.steering.hooks import decode_edits, prompt_edits
+from actadd_lens.steering.interventions import Intervention
 
 Step = Callable[
     [Int[Tensor, "batch"], Any, Int[Tensor, "batch total"], Int[Tensor, "batch"]],
@@ -51,7 +45,7 @@ class Request:
 
     tokens: Sequence[int]
     """Of the prompt, BOS included."""
-    vectors: tuple[SteeringVector, ...]
+    steering: tuple[Intervention, ...]
     """What steers it; the same object for requests that are steered alike, which saves work."""
     prompt_index: int
     """With seed and sample, the key of its completions' random streams."""
@@ -100,17 +94,6 @@ def complete(
         yield list(_complete_group(model, requests, group, sampling, n_rows, advance))
 
 
-def rows_at_once(model: Bridge, n_tokens: int) -> int:
-    """Rows of ``n_tokens`` whose keys, values, attention patterns and logits fit into 2 GiB."""
-    cfg = model.cfg
-    element = torch.finfo(cfg.dtype).bits // 8
-    kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
-    cached = 2 * cfg.n_layers * kv_heads * cfg.d_head * n_tokens * element
-    patterns = cfg.n_layers * cfg.n_heads * n_tokens**2 * element
-    logits = 4 * 4 * cfg.d_vocab  # the model's, and a few float32 copies in the sampler
-    return max(1, min(_MOST_ROWS, _CACHE_BYTES // (cached + patterns + logits)))
-
-
 def _complete_group(
     model: Bridge,
     requests: Sequence[Request],
@@ -120,47 +103,31 @@ def _complete_group(
     advance: Callable[[int], object],
 ) -> Iterator[Row]:
     """Read some prompts once, then decode all their samples, ``n_rows`` at a time."""
-    device = bridge.device(model)
-    asked = [requests[index] for index in group]
-    tokens, mask = (
-        t.to(device) for t in pad_left([r.tokens for r in asked], model.tokenizer.pad_token_id)
-    )
-    steerings = [request.vectors for request in asked]
-    logits, cache = bridge.prefill(model, tokens, mask, mixed_hooks(model, steerings, mask))
-    later = {name: rows.to(device) for name, rows in decode_rows(model, steerings).items()}
-    eos = model.tokenizer.eos_token_id if sampling.stop_at_eos else None
-    step = _stepper(model, later, padded=not bool(mask.all()))
-    keys = [(place, s) for place in range(len(asked)) for s in range(sampling.samples)]
+    chosen = [requests[index] for index in group]
+    steerings = [request.steering for request in chosen]
+    tokens, mask = left_padded(model, [request.tokens for request in chosen])
+    edits = prompt_edits(model, steerings, mask)
+    run = BridgeModel(model).run(tokens, mask, edits=edits.by_point, keep=1, use_cache=True)
+    later = decode_edits(model, steerings, edits.holds)
+    runner, padded = fast_model(model, later.points), not bool(mask.all())
+
+    def step(ids: Tensor, cache: Any, mask: Tensor, places: Tensor) -> tuple[Tensor, Any]:
+        # No mask is quicker than one full of ones.
+        mask_or_none = mask if padded or isinstance(runner, BridgeModel) else None
+        after = runner.run(ids[:, None], mask_or_none, edits=later.of(places), cache=cache, keep=1)
+        return after.last_logits, after.cache
+
+    eos = end_token(model) if sampling.stop_at_eos else None
+    keys = [(place, s) for place in range(len(chosen)) for s in range(sampling.samples)]
     for chunk in _chunks(keys, n_rows):
-        places = torch.tensor([place for place, _ in chunk], device=device)
-        streams = [random_stream(sampling.seed, asked[p].prompt_index, s) for p, s in chunk]
+        places = torch.tensor([place for place, _ in chunk], device=tokens.device)
+        streams = [random_stream(sampling.seed, chosen[p].prompt_index, s) for p, s in chunk]
         continued = _continue_rows(
-            step, places, logits[places], _rows_of(cache, places), mask[places],
-            streams, sampling, eos, advance,
+            step, places, run.last_logits[places], kv_cache.selected(run.cache, places),
+            mask[places], streams, sampling, eos, advance,
         )  # fmt: skip
         for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
             yield Row(group[place], sample, ids, logprobs)
-
-
-def _stepper(
-    model: Bridge, later: Mapping[str, Float[Tensor, "request d_model"]], padded: bool
-) -> Step:
-    """Decode steps on the clean twin where they can be, else on the bridge."""
-    entering = {bridge.hook_point(layer): layer for layer in range(bridge.n_layers(model))}
-    twin = clean_twin(model) if later.keys() <= entering.keys() else None
-
-    def step(tokens: Tensor, cache: Any, mask: Tensor, places: Tensor) -> tuple[Tensor, Any]:
-        here = {name: rows[places] for name, rows in later.items()}
-        if twin is None:
-            return bridge.decode_step(model, tokens, cache, mask, decode_hooks(here))
-        edits = {entering[name]: partial(_add, rows) for name, rows in here.items()}
-        return twin.decode_step(tokens, cache, mask if padded else None, edits)
-
-    return step
-
-
-def _add(rows: Float[Tensor, "batch d_model"], stream: Tensor) -> Tensor:
-    return add_each(stream, rows)
 
 
 def _continue_rows(
@@ -207,19 +174,11 @@ def _continue_rows(
             active, chosen, whole_mask = active[going], chosen[going], whole_mask[going]
             counts = None if counts is None else counts[going]
             streams = [streams[row] for row in going.tolist()]
-            cache.batch_select_indices(going)
+            kv_cache.keep_only(cache, going)
         mask = whole_mask[:, : n_prompt + i + 1]
         logits, cache = step(chosen, cache, mask, places[active])
     rows = zip(lengths.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
     return [(tuple(ids[:n]), tuple(values[:n])) for n, ids, values in rows]
-
-
-def _rows_of(cache: Any, rows: Int[Tensor, "batch"]) -> Any:
-    """A key-value cache made of some rows of another, which stays as it is."""
-    selected = copy(cache)
-    selected.layers = [copy(layer) for layer in cache.layers]
-    selected.batch_select_indices(rows)
-    return selected
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -27,7 +27,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from actadd_lens.errors import SamplingError
+from actadd_lens.errors import SamplingError, require_count
 
 _SEEDS = 2**64
 _INDICES = 2**32
@@ -83,19 +83,6 @@ class Sampling:
     def greedy(self) -> bool:
         """Whether the likeliest token is taken, without random numbers."""
         return self.temperature == 0
-
-
-def require_count(
-    name: str, value: int, below: int | None = None, *, neutral: str | None = None
-) -> None:
-    """Raise SamplingError unless ``value`` is an integer >= 1, and < ``below`` if that is given.
-
-    >>> require_count("batch_size", 8)
-    """
-    if not (_is_integer(value) and value >= 1 and (below is None or value < below)):
-        bound = "" if below is None else f" and < {below}"
-        remark = "" if neutral is None else f" ({neutral})"
-        raise _error(name, value, f"an integer >= 1{bound}{remark}")
 
 
 def random_stream(seed: int, prompt_index: int, sample_index: int) -> np.random.Generator:

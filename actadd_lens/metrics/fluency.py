@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from actadd_lens.analysis.logprobs import sequence_logprobs
 from actadd_lens.generation.completions import Completion
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import check_context, encode
 
 

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from actadd_lens.analysis.logprobs import kl_terms
 from actadd_lens.errors import MetricError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 Token: TypeAlias = int | str
 """A token id, or a string of one token of the model that the metric is bound to."""

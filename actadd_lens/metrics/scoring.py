@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics import lookup
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.steering.hooks import Steering
+from actadd_lens.models.base import Bridge
+from actadd_lens.steering.interventions import Steering
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -1,9 +1,9 @@
-"""The only room that knows TransformerBridge's insides.
+"""TransformerBridge: hook points, passes, and what a hook needs to know of the pass it is in.
 
-Three of its habits make this room hard:
+Three habits of TransformerBridge make this file hard:
 
-* A hook sees a tensor and its hook point, never the attention mask or the key-value cache. Both
-  are read where every call path meets, at the wrapped Hugging Face model (``watched``).
+* A hook sees a tensor and its hook point, never the attention mask or the cache of keys and values.
+  Both are read where every call path meets, at the wrapped Hugging Face model (``watched``).
 * A list of strings is padded on the right without any mask, as a causal model needs none. Its
   padding is recognised one level up, where the strings are still there.
 * ``hook_resid_mid`` is the entry of the MLP branch, which the skip connection passes by: what is
@@ -12,54 +12,24 @@ Three of its habits make this room hard:
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from actadd_lens.errors import LayerError, PositionError, VectorError
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    Bridge: TypeAlias = TransformerBridge
-else:
-    Bridge = Any  # transformer_lens takes seconds to import: only where a model is really loaded
+from actadd_lens.models import kv_cache
+from actadd_lens.models.base import Bridge, Edit, Feature, Pass, Start
 
 Hook = Callable[..., Tensor | None]
 """A callback of a hook point: called as ``fn(tensor, hook=hook_point)``."""
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """Where in a block a vector can be read: the stream before, amid and after it; what is added."""
-
-
-def n_layers(model: Bridge) -> int:
-    """Number of transformer blocks."""
-    return int(model.cfg.n_layers)
-
-
-def d_model(model: Bridge) -> int:
-    """Width of the residual stream."""
-    return int(model.cfg.d_model)
-
-
-def n_ctx(model: Bridge) -> int:
-    """Longest sequence the model reads, in tokens."""
-    return int(model.cfg.n_ctx)
-
-
-def has_processed_weights(model: Bridge) -> bool:
-    """Whether weights were folded or centred, so that the stream is no longer the raw model's."""
-    return bool(getattr(model, "_weights_processed", False))
-
-
-def device(model: Bridge) -> torch.device:
-    """Where the model expects its tokens."""
-    return torch.device(model.cfg.device or "cpu")
 
 
 def hook_point(layer: int, site: str = "resid_pre") -> str:
@@ -92,11 +62,12 @@ def check_layers(model: Bridge, layers: Sequence[int]) -> None:
     for layer in layers:
         if isinstance(layer, bool) or not hasattr(layer, "__index__"):
             raise LayerError(f"layer {layer!r} is no integer: give one, 0 is the first")
-        if not 0 <= layer < n_layers(model):
+        n_layers = int(model.cfg.n_layers)
+        if not 0 <= layer < n_layers:
             counted = "; negative ones do not count from the end" if layer < 0 else ""
             raise LayerError(
-                f"layer {layer} is out of range: {model.cfg.model_name} has {n_layers(model)} "
-                f"layers, 0 to {n_layers(model) - 1}{counted}"
+                f"layer {layer} is out of range: {model.cfg.model_name} has {n_layers} layers, "
+                f"0 to {n_layers - 1}{counted}"
             )
 
 
@@ -121,12 +92,28 @@ def injection_points(model: Bridge, name: str) -> tuple[str, ...]:
     the MLP branch. The skip connection has left the stream by then, so the same rows are added
     once more where the block ends and both meet.
     """
-    point = point_of(model, name)
-    if name.endswith("hook_resid_mid") and str(point.name).endswith(
-        (".ln2.hook_in", "mlp.hook_in")
-    ):
-        return name, hook_point(layer_of(name), "resid_post")
-    return (name,)
+    canonical = str(point_of(model, name).name)
+    if not name.endswith("hook_resid_mid") or canonical.endswith("hook_resid_mid"):
+        return (name,)
+    if not canonical.endswith((".ln2.hook_in", "mlp.hook_in")):
+        raise LayerError(
+            f"TransformerLens reads {name} at {canonical}, and it is not known whether a change "
+            "there reaches the stream: steer at hook_resid_pre or hook_resid_post"
+        )
+    return name, hook_point(layer_of(name), "resid_post")
+
+
+def entered_layer(model: Bridge, name: str) -> int | None:
+    """The block that the stream at a hook point enters; None for a point elsewhere.
+
+    ``blocks.l.hook_resid_post`` is the stream that enters block l + 1.
+    """
+    layer = layer_of(name)
+    if name == hook_point(layer):
+        return layer
+    if name == hook_point(layer, "resid_post") and layer + 1 < int(model.cfg.n_layers):
+        return layer + 1
+    return None
 
 
 @contextmanager
@@ -150,8 +137,14 @@ def attached(model: Bridge, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]
 
 def _check_fires(model: Bridge, point: Any, name: str, hook: Hook) -> None:
     """Some points never fire until the bridge is told to compute them."""
+    check = getattr(model, "check_hooks_to_add", None)
+    if check is None:
+        raise LayerError(
+            "this TransformerLens has no check_hooks_to_add, so hooks that never fire cannot be "
+            "seen: install transformer-lens>=4.3,<5"
+        )
     try:
-        model.check_hooks_to_add(point, name, hook)
+        check(point, name, hook)
     except ValueError as error:
         raise LayerError(f"{model.cfg.model_name} does not fire {name!r}: {error}") from error
 
@@ -181,93 +174,17 @@ def eval_mode(model: Bridge) -> Iterator[None]:
             module.training = True
 
 
-class _AllCaptured(Exception):
-    """Every named point was read: the rest of the pass is not needed."""
+class _AllRead(Exception):
+    """Every stream that is to be read was read: the rest of the pass is not needed."""
 
 
-def capture(
-    model: Bridge,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    hook_points: Sequence[str],
-    hooks: Sequence[tuple[str, Hook]] = (),
-) -> dict[str, Float[Tensor, "batch pos d_model"]]:
-    """Read the stream at the named points in one pass that ends at the last of them.
+def as_hook(edit: Edit) -> Hook:
+    """An edit as a callback of a hook point."""
 
-    Args:
-        model: Any TransformerBridge.
-        tokens: Token ids.
-        mask: 1 for a real token, 0 for padding.
-        hook_points: Names, none of them twice.
-        hooks: In place during the pass, and before the reading where they share a point.
+    def hook(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - passed by name
+        return edit(tensor)
 
-    Returns:
-        A float32 copy of the activation at each point.
-
-    Raises:
-        LayerError: The model has no such point, or never reaches it.
-    """
-    captured: dict[str, Tensor] = {}
-
-    def keep(name: str, tensor: Tensor) -> None:
-        captured[name] = tensor
-        if len(captured) == len(hook_points):
-            raise _AllCaptured
-
-    readers = _readers(hook_points, keep)
-    with torch.no_grad(), eval_mode(model), attached(model, [*hooks, *readers]):
-        try:
-            model(tokens, attention_mask=mask, return_type=None)
-        except _AllCaptured:
-            return captured
-    unread = sorted(set(hook_points) - captured.keys())
-    raise LayerError(f"{model.cfg.model_name} never reached the hook points {unread}")
-
-
-def _readers(
-    hook_points: Sequence[str], keep: Callable[[str, Tensor], object]
-) -> list[tuple[str, Hook]]:
-    """Hooks that hand a float32 copy of the activation at each point to ``keep``."""
-
-    def reader(name: str) -> Hook:
-        def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
-            keep(name, tensor.detach().to(torch.float32, copy=True))
-
-        return read
-
-    return [(name, reader(name)) for name in hook_points]
-
-
-def logits(
-    model: Bridge,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    hooks: Sequence[tuple[str, Hook]] = (),
-    keep: int = 0,
-) -> Float[Tensor, "batch kept vocab"]:
-    """Logits after every token, or after the last ``keep`` columns, with ``hooks`` in place."""
-    with torch.no_grad(), eval_mode(model), attached(model, hooks):
-        read: Tensor = model(
-            tokens,
-            attention_mask=mask,
-            return_type="logits",
-            use_cache=False,
-            logits_to_keep=keep,
-        )
-    return read
-
-
-def logits_and_streams(
-    model: Bridge,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    hook_points: Sequence[str],
-    keep: int = 0,
-) -> tuple[Float[Tensor, "batch kept vocab"], dict[str, Float[Tensor, "batch pos d_model"]]]:
-    """As ``logits``, clean, with a float32 copy of the activation at each of the points."""
-    streams: dict[str, Tensor] = {}
-    found = logits(model, tokens, mask, _readers(hook_points, streams.__setitem__), keep)
-    return found, streams
+    return hook
 
 
 def direct_logits(model: Bridge, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
@@ -297,57 +214,143 @@ def direct_logits(model: Bridge, rows: Float[Tensor, "row d_model"]) -> Float[Te
         return read - read.mean(dim=1, keepdim=True)
 
 
-def prefill(
-    model: Bridge,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    hooks: Sequence[tuple[str, Hook]] = (),
-) -> tuple[Float[Tensor, "batch vocab"], Any]:
-    """Read left-padded prompts with ``hooks`` in place.
+def lens_logprobs(
+    model: Bridge, stream: Float[Tensor, "pos d_model"]
+) -> Float[Tensor, "pos vocab"]:
+    """Log-probs of a stream by the final norm and the unembedding (the logit lens).
 
-    Returns:
-        Logits after each prompt's last token, and the Hugging Face key-value cache.
+    Raises:
+        LayerError: The model has no such unembedding, or is not a decoder.
     """
-    with torch.no_grad(), eval_mode(model), attached(model, hooks):
-        logits, cache = model(
-            tokens,
-            attention_mask=mask,
-            return_type="logits_and_cache",
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    return logits[:, -1], cache
+    from transformer_lens.tools.analysis import logit_readout
+
+    try:
+        read: Tensor = logit_readout(model, stream, return_type="log_probs").values
+    except (ValueError, NotImplementedError) as error:
+        raise LayerError(f"{model.cfg.model_name} cannot be looked into: {error}") from error
+    return read.to(stream.device)
 
 
-def decode_step(
-    model: Bridge,
-    tokens: Int[Tensor, "batch"],
-    cache: Any,
-    mask: Int[Tensor, "batch total"],
-    hooks: Sequence[tuple[str, Hook]] = (),
-) -> tuple[Float[Tensor, "batch vocab"], Any]:
-    """Continue each row of ``cache`` by one token.
+@dataclass(frozen=True)
+class BridgeModel:
+    """A TransformerBridge as the rest of the package sees it; implements ``base.Model``."""
 
-    Args:
-        model: Any TransformerBridge.
-        tokens: The token to append to each row.
-        cache: What ``prefill`` or the last step returned; it may be changed in place.
-        mask: 1 for a real token, 0 for padding, over the cached tokens and the new one.
-        hooks: For this step alone.
+    bridge: Bridge
 
-    Returns:
-        Logits after the new token, and the cache to go on with.
-    """
-    with torch.no_grad(), attached(model, hooks):
-        logits, cache = model(
-            tokens[:, None],
-            attention_mask=mask,
-            past_key_values=cache,
-            return_type="logits_and_cache",
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    return logits[:, -1], cache
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return str(self.bridge.cfg.model_name)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer blocks."""
+        return int(self.bridge.cfg.n_layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.bridge.cfg.d_model)
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of logits."""
+        return int(self.bridge.cfg.d_vocab)
+
+    @property
+    def n_ctx(self) -> int:
+        """Longest sequence that the model reads, in tokens."""
+        return int(self.bridge.cfg.n_ctx)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and stream."""
+        dtype: torch.dtype = self.bridge.cfg.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model expects its tokens."""
+        return torch.device(self.bridge.cfg.device or "cpu")
+
+    @property
+    def has_processed_weights(self) -> bool:
+        """Whether weights were folded or centred, so that the stream differs from the raw model's.
+
+        TransformerLens marks it on the bridge, under no public name.
+        """
+        return bool(getattr(self.bridge, "_weights_processed", False))
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped Hugging Face model."""
+        module: nn.Module = self.bridge.original_model
+        return module
+
+    def supports(self, feature: Feature) -> bool:
+        """See ``base.Model``."""
+        recurrent = bool(getattr(self.module, "_is_stateful", False))
+        return {"share a prefill": not recurrent, "recurrent state": recurrent}.get(feature, False)
+
+    def run(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        mask: Int[Tensor, "batch total"] | None,
+        *,
+        edits: Mapping[str, Edit] | None = None,
+        read: Sequence[str] = (),
+        keep: int | None = 0,
+        start: Start | None = None,
+        cache: Any = None,
+        use_cache: bool = False,
+        gradients: bool = False,
+    ) -> Pass:
+        """See ``base.Model``; streams are returned as float32 copies.
+
+        Raises:
+            LayerError: The model has no such hook point, or never reaches one that is read.
+        """
+        if start is not None:
+            raise LayerError(f"a pass of TransformerBridge cannot start at layer {start.layer}")
+        streams: dict[str, Tensor] = {}
+
+        def reader(name: str) -> Hook:
+            def store(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
+                copied = tensor.to(torch.float32, copy=True)
+                streams[name] = copied if gradients else copied.detach()
+                if keep is None and len(streams) == len(read):
+                    raise _AllRead
+
+            return store
+
+        hooks = [(name, as_hook(edit)) for name, edit in (edits or {}).items()]
+        hooks += [(name, reader(name)) for name in read]
+        options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
+        if cache is not None:
+            options["past_key_values"] = cache
+        returned = "logits_and_cache" if options["use_cache"] else "logits"
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(gradients))
+            if cache is None:  # a decode step runs where a prefill has set the mode already
+                stack.enter_context(eval_mode(self.bridge))
+            stack.enter_context(attached(self.bridge, hooks))
+            try:
+                output = self.bridge(
+                    tokens,
+                    attention_mask=mask,
+                    return_type=None if keep is None else returned,
+                    logits_to_keep=keep or 0,
+                    **options,
+                )
+            except _AllRead:
+                return Pass(None, streams)
+        unread = sorted(set(read) - streams.keys())
+        if unread:
+            raise LayerError(f"{self.name} never reached the hook points {unread}")
+        if keep is None:
+            return Pass(None, streams)
+        logits, cache = output if options["use_cache"] else (output, None)
+        return Pass(logits, streams, cache)
 
 
 @dataclass(frozen=True)
@@ -428,7 +431,7 @@ class _Watch:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
-        if _is_filled(kwargs.get("past_key_values")):
+        if kv_cache.is_filled(kwargs.get("past_key_values")):
             self.call = Call(continues=True)
             return
         tokens = args[0] if args else kwargs.get("input_ids")
@@ -440,15 +443,6 @@ class _Watch:
 
 
 _watches: dict[Any, _Watch] = {}
-
-
-def _is_filled(cache: Any) -> bool:
-    """Whether a key-value cache already holds tokens."""
-    if cache is None:
-        return False
-    if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length()) > 0
-    return len(cache) > 0
 
 
 def _real_tokens(

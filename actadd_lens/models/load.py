@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from actadd_lens.errors import ModelLoadError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "checkpoint"
 

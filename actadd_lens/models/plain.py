@@ -1,82 +1,116 @@
-"""A clean twin of a bridged model, for decode steps that need no hooks.
+"""The plain Hugging Face model that shares a bridge's weights, for passes that need no hook points.
 
-An ActAdd vector acts on the prompt alone: once its key-value cache is filled, nothing has to be
+A steering vector acts on the prompt: once the cache of keys and values is filled, nothing has to be
 hooked. The bridge still pays for its hook points, and for attention in its slowest form, at every
-generated token. The twin is the plain Hugging Face model of the same class and configuration,
-built without storage on the meta device and given the bridge's own parameters and buffers. No
-weight is held twice, and what is changed in place in one is changed in both.
+token. The plain model is of the same class and configuration, built without storage on the meta
+device and given the bridge's own parameters and buffers. No weight is held twice, and what is
+changed in place in one is changed in both.
 
-The bridge wraps modules rather than rewriting them. A parameter keeps its Hugging Face name but
-for an inserted component, so every tensor of the twin is found by name.
+The bridge wraps modules and does not rewrite them. A parameter keeps its Hugging Face name but for
+an inserted component, so every tensor of the plain model is found by name.
 
-Some bridged models cannot be rebuilt (quantised ones, ones spread over devices), and others
-compute with split copies of fused weights, which a caller may edit. So a twin is used only after a
-check that it continues a padded batch as the bridge does, and the check is repeated whenever a
-tensor of the bridge was replaced, moved or written to.
+Some bridged models cannot be rebuilt (quantised ones, ones spread over devices), and others compute
+with split copies of fused weights, which a caller may edit. So the plain model is used only after a
+check that it continues a padded batch as the bridge does. The check is repeated whenever a tensor
+of the bridge was replaced, moved or written to.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.errors import LayerError
+from actadd_lens.models import bridge as bridged
+from actadd_lens.models.base import Bridge, Edit, Feature, Pass, Start
+
+_log = logging.getLogger("actadd_lens")
 
 _INSERTED = "_original_component."
 """What the bridge inserts into the name of a parameter that it has wrapped."""
 
 
-StreamEdit: TypeAlias = Callable[[Tensor], Tensor]
-"""Takes the stream entering a block, [batch, pos, d_model], and gives what enters instead."""
-
-
 @dataclass(frozen=True)
-class Twin:
-    """A plain Hugging Face model that shares every tensor with a bridge."""
+class PlainModel:
+    """A plain Hugging Face model that shares every tensor with a bridge; see ``base.Model``."""
 
+    bridge: Bridge
     module: nn.Module
     takes_positions: bool
     """Whether it wants to be told positions where the batch is padded; others derive them."""
     blocks: tuple[nn.Module, ...]
     """The transformer blocks, lowest first."""
+    n_returned: int | None
+    """Items in the tuple that a block returns; None where it returns the stream alone."""
 
-    def decode_step(
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and stream."""
+        return next(self.module.parameters()).dtype
+
+    def supports(self, feature: Feature) -> bool:
+        """See ``base.Model``."""
+        return bridged.BridgeModel(self.bridge).supports(feature)
+
+    def run(
         self,
-        tokens: Int[Tensor, "batch"],
-        cache: Any,
+        tokens: Int[Tensor, "batch pos"],
         mask: Int[Tensor, "batch total"] | None,
-        edits: Mapping[int, StreamEdit] | None = None,
-    ) -> tuple[Float[Tensor, "batch vocab"], Any]:
-        """Continue each row of ``cache`` by one token, as ``bridge.decode_step`` does.
+        *,
+        edits: Mapping[str, Edit] | None = None,
+        read: Sequence[str] = (),
+        keep: int | None = 0,
+        start: Start | None = None,
+        cache: Any = None,
+        use_cache: bool = False,
+        gradients: bool = False,
+    ) -> Pass:
+        """See ``base.Model``.
 
-        Args:
-            tokens: The token to append to each row.
-            cache: A key-value cache; it is changed in place.
-            mask: 1 for a real token; None says that no row is padded, which is quicker than one
-                full of ones.
-            edits: By layer, what becomes of the stream that enters the block.
+        A mask of None is quicker than one full of ones. Streams are returned in the model's dtype.
+
+        Raises:
+            LayerError: A hook point that is not the stream entering a block, or ``start``.
         """
-        options: dict[str, Any] = {}
+        if start is not None:
+            raise LayerError(f"a whole pass cannot start at layer {start.layer}")
+        streams: dict[str, Tensor] = {}
+
+        def reading(name: str, edit: Edit | None) -> Edit:
+            def read_stream(stream: Tensor) -> Tensor:
+                stream = stream if edit is None else edit(stream)
+                streams[name] = stream.clone()
+                return stream
+
+            return read_stream
+
+        chosen = dict(edits or {})
+        chosen |= {name: reading(name, chosen.get(name)) for name in read}
+        options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
+        if cache is not None:
+            options["past_key_values"] = cache
         if mask is not None:
             options["attention_mask"] = mask
             if self.takes_positions:
-                options["position_ids"] = mask.sum(dim=1, keepdim=True) - 1
-        with torch.no_grad(), self.edited(edits or {}):
-            output = self.module(tokens[:, None], past_key_values=cache, use_cache=True, **options)
-        return output.logits[:, -1], output.past_key_values
+                positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+                options["position_ids"] = positions[:, -tokens.shape[1] :]
+        with torch.set_grad_enabled(gradients), self._edited(chosen):
+            output = self.module(tokens, logits_to_keep=1 if keep is None else keep, **options)
+        logits = None if keep is None else output.logits
+        return Pass(logits, streams, output.past_key_values if options["use_cache"] else None)
 
     @contextmanager
-    def edited(self, edits: Mapping[int, StreamEdit]) -> Iterator[None]:
-        """Change the streams that enter blocks, by layer, in the passes inside."""
+    def _edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+        """Change the streams that enter blocks in the passes inside."""
 
-        def entering(edit: StreamEdit) -> Any:
+        def entering(edit: Edit) -> Callable[..., Any]:
             def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
                 if args:
                     return (edit(args[0]), *args[1:]), kwargs
@@ -84,32 +118,49 @@ class Twin:
 
             return enter
 
-        handles = [
-            self.blocks[layer].register_forward_pre_hook(entering(edit), with_kwargs=True)
-            for layer, edit in edits.items()
-        ]
+        handles = []
         try:
+            for name, edit in edits.items():
+                layer = bridged.entered_layer(self.bridge, name)
+                if layer is None:
+                    raise LayerError(f"{name!r} is not the stream that enters a block")
+                block = self.blocks[layer]
+                hook = entering(edit)
+                handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
 
-def clean_twin(model: Bridge) -> Twin | None:
-    """The twin of ``model``; None where the bridge must decode itself.
+def shared_model(model: Bridge) -> PlainModel | None:
+    """The plain model that shares the weights of ``model``; None where the bridge must run itself.
 
-    That is while hooks are attached to the model, and where no twin can be built that continues
-    text as the bridge does. The twin is kept as long as the model lives and its tensors are the
-    same. The model is expected in eval mode.
+    That is while hooks are attached to the bridge, and where no plain model can be built that
+    continues text as the bridge does; why not is logged once. It is kept as long as the bridge
+    lives and its tensors are the same. The bridge is expected in eval mode.
     """
-    if is_hooked(model):
+    hooked = sorted(set(hooked_points(model)))
+    if hooked:
+        _log_once(model, f"hooks are attached to {', '.join(hooked)}")
         return None
-    known = _twins.get(model)
+    known = _known.get(model)
     if known is None or known.fingerprint != _fingerprint(model, known.copies):
-        twin = _build(model)
-        copies = frozenset() if twin is None else _copies(model, twin)
-        known = _twins[model] = _Known(twin, copies, _fingerprint(model, copies))
-    return known.twin
+        built = _build(model)
+        copies = frozenset() if isinstance(built, str) else _copies(model, built)
+        if isinstance(built, str):
+            _log_once(model, built)
+        parts = None if isinstance(built, str) else tuple(vars(built).values())[1:]
+        known = _known[model] = _Known(parts, copies, _fingerprint(model, copies))
+    return None if known.parts is None else PlainModel(model, *known.parts)
+
+
+def _log_once(model: Bridge, reason: str) -> None:
+    said = _logged.setdefault(model, set())
+    if reason not in said:
+        said.add(reason)
+        name = bridged.BridgeModel(model).name
+        _log.warning("%s runs without its fast path, on the bridge alone: %s", name, reason)
 
 
 def is_hooked(model: Bridge) -> bool:
@@ -119,20 +170,22 @@ def is_hooked(model: Bridge) -> bool:
 
 def hooked_points(model: Bridge) -> Iterator[str]:
     """Hook points, or classes of modules, that a caller's forward hooks are attached to."""
-    for module in bridge.modules_of(model, model.original_model):
+    for module in bridged.modules_of(model, model.original_model):
         if not all(_is_internal(hook) for hook in _forward_hooks(module)):
             yield str(getattr(module, "name", None) or type(module).__name__)
 
 
 @dataclass(frozen=True)
 class _Known:
-    twin: Twin | None
+    parts: tuple[Any, ...] | None
+    """Fields of the plain model; it would itself keep the bridge alive."""
     copies: frozenset[int]
     """Identities of tensors that may stand for the same weight; the bridge reads some of them."""
     fingerprint: tuple[Any, ...]
 
 
-_twins: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_logged: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 def _forward_hooks(module: nn.Module) -> Iterator[Any]:
@@ -142,7 +195,13 @@ def _forward_hooks(module: nn.Module) -> Iterator[Any]:
     yield from module._forward_pre_hooks.values()
     if hasattr(module, "fwd_hooks"):
         handles: Any = module.fwd_hooks
-        yield from (handle.user_hook for handle in handles)
+        for handle in handles:
+            if not hasattr(handle, "user_hook"):
+                raise LayerError(
+                    f"this TransformerLens keeps no user_hook on {type(handle).__name__}: hooks of "
+                    "a caller cannot be seen; install transformer-lens>=4.3,<5"
+                )
+            yield handle.user_hook
     else:
         yield from module._forward_hooks.values()
 
@@ -161,11 +220,11 @@ def _fingerprint(model: Bridge, copies: frozenset[int]) -> tuple[Any, ...]:
     """Changes when a tensor of the bridge is replaced, moved, cast or written to.
 
     A write through ``.data`` leaves no trace in a tensor's version. It need not where bridge and
-    twin read the same storage; where one of them reads a copy, the values are summed as well.
+    plain model read the same storage; where one of them reads a copy, the values are summed too.
     """
     tensors = {
         id(tensor): tensor
-        for module in bridge.modules_of(model.original_model)
+        for module in bridged.modules_of(model.original_model)
         for slots in (module._parameters, module._buffers)
         for tensor in slots.values()
         if tensor is not None
@@ -181,13 +240,13 @@ def _fingerprint(model: Bridge, copies: frozenset[int]) -> tuple[Any, ...]:
     )
 
 
-def _copies(model: Bridge, twin: Twin) -> frozenset[int]:
-    """Tensors that the twin does not share, split copies of a fused weight, and their neighbours.
+def _copies(model: Bridge, plain: PlainModel) -> frozenset[int]:
+    """Tensors that the plain model does not share, split copies of a weight, and their neighbours.
 
-    The fused weight is a neighbour: the twin reads it, the bridge need not.
+    The fused weight is a neighbour: the plain model reads it, the bridge need not.
     """
     named = dict(_tensors(model.original_model))
-    shared = {tensor.untyped_storage().data_ptr() for _, tensor in _tensors(twin.module)}
+    shared = {tensor.untyped_storage().data_ptr() for _, tensor in _tensors(plain.module)}
     parents = {
         _parent(name)
         for name, tensor in named.items()
@@ -202,20 +261,29 @@ def _parent(name: str) -> str:
     return ".".join(parts[:-2] or parts)
 
 
-def _build(model: Bridge) -> Twin | None:
-    """A twin that was seen to continue text as the bridge does, or None.
+def _build(model: Bridge) -> PlainModel | str:
+    """A plain model that was seen to continue text as the bridge does, or why there is none.
 
-    Any failure inside foreign modelling code means the same: the bridge decodes itself.
+    Any failure inside foreign modelling code means the same: the bridge runs itself.
     """
     from transformer_lens.utilities.position_ids import accepts_mask_derived_position_ids
 
     try:
         module = _rebuilt(model.original_model)
-        takes_positions = accepts_mask_derived_position_ids(module)
-        twin = Twin(module, takes_positions, _blocks(module, bridge.n_layers(model)))
-        return twin if _agrees(model, twin) else None
-    except Exception:
-        return None
+        blocks = _blocks(module, bridged.BridgeModel(model).n_layers)
+        returned: list[Any] = []
+        handle = blocks[0].register_forward_hook(lambda *call: returned.append(call[-1]))
+        plain = PlainModel(model, module, accepts_mask_derived_position_ids(module), blocks, None)
+        difference = _difference(model, plain)
+        handle.remove()
+    except Exception as error:
+        return f"it cannot be rebuilt ({type(error).__name__}: {error})"
+    half = plain.dtype in (torch.float16, torch.bfloat16)
+    tolerance = 0.1 if half else 1e-3
+    if difference <= tolerance:
+        n_returned = len(returned[0]) if isinstance(returned[0], tuple) else None
+        return replace(plain, n_returned=n_returned)
+    return f"rebuilt, its logits differ by {difference:.2g} of the largest"
 
 
 def _rebuilt(original: Any) -> nn.Module:
@@ -245,19 +313,17 @@ def _blocks(module: nn.Module, n_layers: int) -> tuple[nn.Module, ...]:
     )
 
 
-def _agrees(model: Bridge, twin: Twin) -> bool:
-    """Whether bridge and twin give the same logits after a cached, left-padded batch."""
-    vocab, device = int(model.cfg.d_vocab), bridge.device(model)
-    tokens = torch.arange(10, device=device).reshape(2, 5) * (vocab // 11) + 1
+def _difference(model: Bridge, plain: PlainModel) -> float:
+    """How far bridge and plain model are apart after a cached, left-padded batch, as a share."""
+    own = bridged.BridgeModel(model)
+    tokens = torch.arange(10, device=own.device).reshape(2, 5) * (own.d_vocab // 11) + 1
     mask = torch.ones_like(tokens)
     mask[0, :2] = 0
 
-    def continued(step: Any) -> Tensor:
-        _, cache = bridge.prefill(model, tokens[:, :4], mask[:, :4])
-        logits: Tensor = step(tokens[:, 4], cache, mask)[0]
+    def continued(runner: bridged.BridgeModel | PlainModel) -> Tensor:
+        cache = own.run(tokens[:, :4], mask[:, :4], keep=1, use_cache=True).cache
+        logits = runner.run(tokens[:, 4:], mask, cache=cache, keep=1).last_logits
         return logits - logits.mean(dim=-1, keepdim=True)
 
-    bridged = continued(lambda *args: bridge.decode_step(model, *args))
-    plain = continued(twin.decode_step)
-    tolerance = 0.1 if plain.dtype in (torch.float16, torch.bfloat16) else 1e-3
-    return bool((plain - bridged).abs().max() <= tolerance * bridged.abs().max())
+    expected = continued(own)
+    return float((continued(plain) - expected).abs().max() / expected.abs().max())

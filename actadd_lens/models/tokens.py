@@ -1,82 +1,21 @@
-"""Text to tokens: contrast pairs, BOS, padding.
+"""Text to tokens and back: BOS, padding, the end of a completion.
 
 BOS is always asked for by name. Left to itself, TransformerBridge leaves it out for two dozen
 architectures, and then row 0 of a contrast would no longer be the zero of the paper.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from actadd_lens.errors import PromptError
-from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
 
-DEFAULT_PAD = " "
 _ANCHOR = "a"
 """Text of a token that others are decoded behind."""
-
-
-@dataclass(frozen=True)
-class ContrastPair:
-    """Two prompts whose difference is the direction to steer in (p+ and p- of the paper).
-
-    One of the two may be empty: it is then nothing but padding.
-
-    >>> ContrastPair("Love", "Hate").positive
-    'Love'
-    """
-
-    positive: str
-    """The prompt to steer towards."""
-    negative: str
-    """The prompt to steer away from."""
-    pad: str | int = DEFAULT_PAD
-    """What the shorter prompt is filled up with: a string of one token, or a token id."""
-
-    def __post_init__(self) -> None:
-        for text in (self.positive, self.negative):
-            if not isinstance(text, str):
-                raise PromptError(f"{text!r} is no prompt: a contrast pair is of two strings")
-        if not self.positive and not self.negative:
-            raise PromptError("both prompts of the contrast pair are empty: give one a text")
-
-    def tokens(self, model: Bridge) -> Int[Tensor, "2 pos"]:
-        """Token ids of the positive prompt (row 0) and the negative one (row 1).
-
-        BOS first, the shorter padded on the right (Algorithm 1, step 1).
-
-        Raises:
-            PromptError: ``pad`` is not one token, or a prompt is beyond the context.
-
-        >>> model = load_model("testbed")
-        >>> len(ContrastPair("Love", "Hate").tokens(model))
-        2
-        """
-        positive, negative = (encode(model, text) for text in (self.positive, self.negative))
-        lengths = len(positive), len(negative)
-        check_context(model, max(lengths), "a prompt of the contrast pair")
-        if lengths[0] == lengths[1] and self.pad == DEFAULT_PAD:
-            return torch.tensor([positive, negative])  # a model may well have no such token
-        pad = pad_id(model, self.pad)
-        return pad_right([positive, negative], pad)[0]
-
-
-def as_pair(pair: object) -> ContrastPair:
-    """The pair itself, or one made of two strings.
-
-    Raises:
-        PromptError: Anything else, a single string among it.
-    """
-    if isinstance(pair, ContrastPair):
-        return pair
-    match pair:
-        case (str(positive), str(negative)):
-            return ContrastPair(positive, negative)
-    raise PromptError(f"{pair!r} is no contrast pair: give two strings, or a ContrastPair")
 
 
 def as_texts(prompts: str | Sequence[str]) -> list[str]:
@@ -157,10 +96,10 @@ def token_texts(model: Bridge, tokens: Iterable[int]) -> list[str]:
 
 def check_context(model: Bridge, n_tokens: int, what: str) -> None:
     """Raise ``PromptError`` if ``n_tokens`` are more than the model reads."""
-    if n_tokens > bridge.n_ctx(model):
+    own = BridgeModel(model)
+    if n_tokens > own.n_ctx:
         raise PromptError(
-            f"{what} has {n_tokens} tokens, {model.cfg.model_name} reads at most "
-            f"{bridge.n_ctx(model)}: shorten it"
+            f"{what} has {n_tokens} tokens, {own.name} reads at most {own.n_ctx}: shorten it"
         )
 
 
@@ -210,3 +149,43 @@ def pad_left(
     """
     tokens, mask = pad_right([row[::-1] for row in rows], pad)
     return tokens.flip(1), mask.flip(1)
+
+
+def right_padded(
+    model: Bridge, rows: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Tokens and mask as ``pad_right`` makes them, on the model's device."""
+    return _placed(model, pad_right(rows, model.tokenizer.pad_token_id))
+
+
+def left_padded(
+    model: Bridge, rows: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Tokens and mask as ``pad_left`` makes them, on the model's device."""
+    return _placed(model, pad_left(rows, model.tokenizer.pad_token_id))
+
+
+def _placed(model: Bridge, padded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    device = BridgeModel(model).device
+    return padded[0].to(device), padded[1].to(device)
+
+
+def end_token(model: Bridge) -> int | None:
+    """The token that ends a completion."""
+    token: int | None = model.tokenizer.eos_token_id
+    return token
+
+
+def completion_text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """Raw text of tokens in the place where they are, after a prompt.
+
+    Some tokenizers drop the space in front of a text's first word, so prompt and completion are
+    decoded together and the prompt's part is cut off.
+    """
+
+    def decode(ids: Sequence[int]) -> str:
+        text: str = model.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text
+
+    head, whole = decode(prompt), decode([*prompt, *tokens])
+    return whole[len(head) :] if whole.startswith(head) else decode(tokens)

@@ -7,12 +7,12 @@ from itertools import product
 from typing import Any, Final
 
 from actadd_lens import testbed
-from actadd_lens.models.tokens import ContrastPair
 from actadd_lens.reproduction.concepts import Concept, Fact
 from actadd_lens.testbed import OnTopic, SameTopic, Success, Task, Valid
 from actadd_lens.testbed.lexicon import LEXICON, TOPICS
 from actadd_lens.testbed.oracle import topic
 from actadd_lens.testbed.tasks import REVERSED
+from actadd_lens.vectors.pair import ContrastPair
 
 RECOMMENDED: Final = "recommended for the testbed, chosen on 200 selection prompts"
 FILLER: Final = "We felt ready and calm."

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from actadd_lens.errors import PromptError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import CompletionMetric
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair, tokenize
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import tokenize
+from actadd_lens.vectors.pair import ContrastPair
 
 PAPER = "the paper's"
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from actadd_lens.errors import ModelLoadError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.load import TESTBED
 
 _COPIED = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actadd_lens.errors import ActAddError, ExperimentError, OutputError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.reproduction.catalogue import NAMES, Experiment, check_names, experiment
 from actadd_lens.reproduction.concepts import Material
 from actadd_lens.reproduction.criteria import check_answered, criteria

@@ -10,8 +10,8 @@ from typing import Any
 
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair, tokenize
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import tokenize
 from actadd_lens.reproduction.concepts import Concept, Material, Sound
 from actadd_lens.reproduction.readings import Readings
 from actadd_lens.reproduction.sizes import Sizes
@@ -24,6 +24,7 @@ from actadd_lens.sweeps.identity import fingerprint, hashed
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors.extraction import extract, mean_differences
 from actadd_lens.vectors.files import prepare_directory
+from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.vectors.provenance import source
 from actadd_lens.vectors.vector import SteeringVector
 

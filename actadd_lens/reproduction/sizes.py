@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-from actadd_lens.generation.sampling import require_count
+from actadd_lens.errors import require_count
 
 
 @dataclass(frozen=True)

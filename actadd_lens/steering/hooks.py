@@ -1,67 +1,339 @@
-"""Adding vectors to the residual stream (Algorithm 1, step 4).
+"""Interventions in forward passes: which of them edits which token, as edits by hook point.
 
-All vectors of one hook point are summed in float32 before the stream sees them, and only elements
-with something to add are touched. So ``v`` and ``-v`` leave the very bits of the clean run, in any
-precision, and two vectors at one point are their sum.
+This is where a row meets a token (Algorithm 1, step 4). ``prompt_edits`` and ``decode_edits`` serve
+passes that the package makes itself, where each row of a batch may be steered by something else;
+``steer`` and ``fwd_hooks`` serve passes that a caller makes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from actadd_lens.errors import VectorError
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge, Call, Hook
+from actadd_lens.models.base import Bridge, Edit
+from actadd_lens.models.bridge import BridgeModel, Call, Hook
 from actadd_lens.steering import positions
-from actadd_lens.vectors.vector import SteeringVector
+from actadd_lens.steering.interventions import (
+    Intervention,
+    Steering,
+    When,
+    add,
+    added,
+    applied,
+    conditions_of,
+    in_range,
+    n_rows,
+)
 
-Steering: TypeAlias = SteeringVector | Sequence[SteeringVector] | None
-"""What a run is steered with: nothing, one vector, or several that add up."""
 
-
-def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
-    """The vectors of ``steering``, each of them fit for ``model``.
+def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, ...]:
+    """The interventions of ``steering``, each of them fit for ``model``.
 
     Raises:
-        VectorError: Not a vector, or one of another width.
+        VectorError: Not an intervention, or one of another width.
         LayerError: A layer or hook point that the model does not have.
     """
     if steering is None:
         return ()
-    vectors = tuple(steering) if isinstance(steering, Sequence) else (steering,)
-    for vector in vectors:
-        if isinstance(vector, Mapping):
+    given = tuple(steering) if isinstance(steering, Sequence) else (steering,)
+    for item in given:
+        if isinstance(item, Mapping):
             raise VectorError(
-                f"cannot steer with a {type(vector).__name__}: take the vector of one layer, "
-                f"e.g. vectors[{next(iter(vector), 3)!r}]"
+                f"cannot steer with a {type(item).__name__}: take the vector of one layer, "
+                f"e.g. vectors[{next(iter(item), 3)!r}]"
             )
-        if not isinstance(vector, SteeringVector):
+        if isinstance(item, type) or not isinstance(item, Intervention):
             raise VectorError(
-                f"cannot steer with a {type(vector).__name__}: give SteeringVectors, "
-                "e.g. SteeringVector(rows, 'blocks.6.hook_resid_pre')"
+                f"cannot steer with a {_named(item)}: give SteeringVectors, "
+                "e.g. SteeringVector(rows, 'blocks.6.hook_resid_pre'), or other interventions"
             )
-        bridge.point_of(model, vector.hook_point)
-        width = vector.rows.shape[1]
-        if width != bridge.d_model(model):
+        bridge.point_of(model, item.hook_point)
+        for condition in conditions_of([item]):
+            bridge.point_of(model, condition.condition.hook_point)
+        positions.check_rows(item.position, n_rows(item))
+        width, own = getattr(item, "d_model", None), BridgeModel(model)
+        if width is not None and width != own.d_model:
             raise VectorError(
-                f"vector has width {width}, {model.cfg.model_name} has d_model "
-                f"{bridge.d_model(model)}: extract it from this model"
+                f"vector has width {width}, {own.name} has d_model {own.d_model}: extract it from "
+                "this model"
             )
-    return vectors
+    return given
 
 
-def check_fit(prompts: Sequence[Sequence[int]], vectors: Sequence[SteeringVector]) -> None:
-    """Raise ``PositionError`` if a vector does not fit on some prompt, before anything runs."""
+def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Intervention]) -> None:
+    """Raise ``PositionError`` if one does not fit on some prompt, before anything runs."""
     lengths = torch.tensor([len(ids) for ids in prompts])
-    real = torch.arange(int(lengths.max())) < lengths[:, None]
-    for vector in vectors:
-        positions.row_index(positions.parse(vector.position), real, len(vector.rows))
+    tokens_edited(interventions, torch.arange(int(lengths.max())) < lengths[:, None])
+
+
+def tokens_edited(
+    interventions: Sequence[Intervention],
+    real: Bool[Tensor, "batch pos"],
+    prompts: Sequence[int] | None = None,
+) -> list[Bool[Tensor, "batch pos"]]:
+    """Which tokens of a batch of prompts each intervention edits.
+
+    Args:
+        interventions: At any hook points.
+        real: True for a real token, False for padding.
+        prompts: Index of each prompt, for the message of an error.
+
+    Raises:
+        PositionError: One of them does not fit on one of the prompts.
+    """
+    return [
+        positions.row_index(positions.parse(item.position), real, n_rows(item), prompts)
+        != positions.NO_ROW
+        for item in interventions
+    ]
+
+
+@dataclass(frozen=True)
+class PromptEdits:
+    """Edits of one pass over prompts."""
+
+    by_point: Mapping[str, Edit]
+    """What becomes of the stream, by hook point."""
+    holds: dict[int, Bool[Tensor, "batch"]] = field(default_factory=dict)
+    """Whether the condition of each ``When`` holds for each prompt; filled during the pass."""
+
+
+def prompt_edits(
+    model: Bridge,
+    steerings: Sequence[Steering],
+    mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"],
+) -> PromptEdits:
+    """Edits that steer each row of a batch of prompts by something of its own.
+
+    Rows may differ in vectors, coefficients, layers and positions; a row steered with None is
+    clean. So many configurations of a prompt are read side by side.
+
+    Args:
+        model: Any TransformerBridge.
+        steerings: For each row an intervention, several, or None; the same object for rows that are
+            steered alike saves work.
+        mask: 1 for a real token, 0 for padding.
+
+    Raises:
+        VectorError: An intervention that does not fit the model, or not one steering for each row.
+        LayerError: An intervention at a layer that the model does not have.
+        PositionError: From the pass itself, if an intervention does not fit on its prompt.
+    """
+    if len(steerings) != len(mask):
+        raise VectorError(
+            f"{len(steerings)} steerings for a batch of {len(mask)} prompts: "
+            "give one for each, None for a clean one"
+        )
+    alike: dict[int, list[int]] = {}
+    for row, steering in enumerate(steerings):
+        alike.setdefault(id(steering), []).append(row)
+    groups = [(rows, as_interventions(model, steerings[rows[0]])) for rows in alike.values()]
+    real = mask.bool()
+    holds: dict[int, Tensor] = {}
+    points: dict[str, list[Edit]] = {}
+    for rows, items in groups:
+        for name, edit in _edits(model, items, real[rows], rows, len(mask), holds).items():
+            points.setdefault(name, []).append(_of_rows(rows, len(mask), edit))
+    return PromptEdits({name: _chained(edits) for name, edits in points.items()}, holds)
+
+
+def _edits(
+    model: Bridge,
+    interventions: Sequence[Intervention],
+    real: Bool[Tensor, "row pos"],
+    rows: Sequence[int],
+    n_rows_in_batch: int,
+    holds: dict[int, Bool[Tensor, "batch"]],
+) -> dict[str, Edit]:
+    """Edits of some rows of a batch that are steered alike, by hook point."""
+    edits: dict[str, Edit] = {}
+    for conditional in conditions_of(interventions):
+        name, judge = conditional.condition.hook_point, _judge(conditional, real, rows, holds)
+        holds.setdefault(id(conditional), torch.zeros(n_rows_in_batch, dtype=torch.bool))
+        edits[name] = _chained([edits[name], judge]) if name in edits else judge
+
+    def edit_at(items: Sequence[Intervention]) -> Edit:
+        def edit(stream: Tensor) -> Tensor:
+            at = tokens_edited(items, real.to(stream.device), rows)
+            for place, item in enumerate(items):
+                if isinstance(item, When):
+                    holding = holds[id(item)][rows].to(stream.device)
+                    at[place] = at[place] & holding[:, None]
+            return applied(stream, items, at)
+
+        return edit
+
+    for name, edit in _placed(model, interventions, edit_at).items():
+        edits[name] = _chained([edits[name], edit]) if name in edits else edit
+    return edits
+
+
+def _judge(
+    conditional: When,
+    real: Bool[Tensor, "row pos"],
+    rows: Sequence[int],
+    holds: dict[int, Bool[Tensor, "batch"]],
+) -> Edit:
+    """An edit that changes nothing, and notes for which prompts a condition holds."""
+    condition = conditional.condition
+    plan = positions.parse(condition.position)
+
+    def edit(stream: Tensor) -> Tensor:
+        at = positions.row_index(plan, real, 1, rows) != positions.NO_ROW
+        found = condition.holds(stream, at.to(stream.device))
+        holds[id(conditional)][rows] = found.cpu()
+        return stream
+
+    return edit
+
+
+def _placed(
+    model: Bridge,
+    interventions: Sequence[Intervention],
+    edit_at: Callable[[Sequence[Intervention]], Edit],
+) -> dict[str, Edit]:
+    """Edits by the hook points where they have to be made.
+
+    Where TransformerLens reads a point beside the stream (``bridge.injection_points``), what is
+    added there is added once more where the skip connection meets it. What another intervention
+    changes there is carried over as the difference that it made.
+    """
+    by_point: dict[str, list[Intervention]] = {}
+    for item in interventions:
+        by_point.setdefault(item.hook_point, []).append(item)
+    edits: dict[str, list[Edit]] = {}
+    for name, items in by_point.items():
+        first, *others = bridge.injection_points(model, name)
+        edit = edit_at(items)
+        if others and not all(item.additive for item in items):
+            edit, again = _carried(edit)
+        else:
+            again = edit
+        edits.setdefault(first, []).append(edit)
+        for other in others:
+            edits.setdefault(other, []).append(again)
+    return {name: _chained(found) for name, found in edits.items()}
+
+
+def _carried(edit: Edit) -> tuple[Edit, Edit]:
+    """An edit, and one that adds what the first has changed to another stream."""
+    changes: list[Tensor] = []
+
+    def first(stream: Tensor) -> Tensor:
+        edited = edit(stream)
+        changes[:] = [(edited.float() - stream.float()).where(edited != stream, 0)]
+        return edited
+
+    return first, lambda stream: add(stream, changes[0])
+
+
+def _chained(edits: Sequence[Edit]) -> Edit:
+    if len(edits) == 1:
+        return edits[0]
+
+    def edit(stream: Tensor) -> Tensor:
+        for part in edits:
+            stream = part(stream)
+        return stream
+
+    return edit
+
+
+def _of_rows(rows: Sequence[int], n_rows_in_batch: int, edit: Edit) -> Edit:
+    """An edit of some rows of a batch; the others keep their bits."""
+    if len(rows) == n_rows_in_batch:
+        return edit
+
+    def edit_rows(stream: Tensor) -> Tensor:
+        edited = stream.clone()
+        edited[rows] = edit(stream[rows])
+        return edited
+
+    return edit_rows
+
+
+@dataclass(frozen=True)
+class DecodeEdits:
+    """What happens to the generated tokens of each row of a batch.
+
+    Interventions at the positions "generated" and "all" edit generated tokens, no others.
+    """
+
+    sums: Mapping[str, Float[Tensor, "row d_model"]]
+    """By hook point, the sum of what additive interventions add to every token of each row."""
+    others: Mapping[str, Sequence[tuple[int, Intervention]]]
+    """By hook point, in the order given, the other interventions and their rows."""
+
+    @property
+    def points(self) -> set[str]:
+        """Hook points where something happens."""
+        return {*self.sums, *self.others}
+
+    def of(self, rows: Int[Tensor, "batch"]) -> dict[str, Edit]:
+        """Edits of one decode step over some of the rows, by hook point."""
+        return {name: self._edit(name, rows) for name in self.points}
+
+    def _edit(self, name: str, rows: Int[Tensor, "batch"]) -> Edit:
+        total = self.sums[name][rows, None] if name in self.sums else None
+        wanted = [(rows == row, item) for row, item in self.others.get(name, ())]
+
+        def edit(stream: Tensor) -> Tensor:
+            stream = stream if total is None else add(stream, total.to(stream.device))
+            for chosen, item in wanted:
+                at = chosen[:, None].expand(stream.shape[:2]).to(stream.device)
+                stream = item.apply(stream, at).to(stream.dtype)
+            return in_range(stream, total)
+
+        return edit
+
+
+def decode_edits(
+    model: Bridge,
+    steerings: Sequence[Steering],
+    holds: Mapping[int, Bool[Tensor, "batch"]] | None = None,
+) -> DecodeEdits:
+    """Edits of every decode step; mostly none.
+
+    Args:
+        model: Any TransformerBridge.
+        steerings: For each row an intervention, several, or None.
+        holds: From ``prompt_edits``, once the prompts have been read.
+    """
+    own = BridgeModel(model)
+    sums: dict[str, Tensor] = {}
+    others: dict[str, list[tuple[int, Intervention]]] = {}
+    for row, steering in enumerate(steerings):
+        items = [
+            item
+            for item in as_interventions(model, steering)
+            if positions.parse(item.position).steers_generated
+            and not (isinstance(item, When) and holds and not bool(holds[id(item)][row]))
+        ]
+        by_point: dict[str, list[Intervention]] = {}
+        for item in items:
+            names = bridge.injection_points(model, item.hook_point)
+            if len(names) > 1 and not item.additive:
+                raise VectorError(
+                    f"{type(item).__name__} cannot edit generated tokens at {item.hook_point}, "
+                    f"which {own.name} reads beside the stream: use hook_resid_pre, or "
+                    "hook_resid_post"
+                )
+            for name in names:
+                by_point.setdefault(name, []).append(item)
+        for name, found in by_point.items():
+            adding = [item for item in found if item.additive]
+            if adding:
+                sums.setdefault(name, torch.zeros(len(steerings), own.d_model, device=own.device))
+                everywhere = [torch.ones(1, 1, dtype=torch.bool)] * len(adding)
+                sums[name][row] = added(adding, everywhere, own.d_model)[0, 0].to(own.device)
+            others.setdefault(name, []).extend((row, i) for i in found if not i.additive)
+    return DecodeEdits(sums, {name: found for name, found in others.items() if found})
 
 
 @contextmanager
@@ -71,15 +343,17 @@ def steer(model: Bridge, steering: Steering) -> Iterator[None]:
     Steering contexts nest and add up. On exit, also by an exception, the model is as it was, the
     caller's own hooks included. Padding is taken from the attention mask, or from the strings when
     the bridge pads them itself; a tensor of tokens without a mask has no padding. Generation must
-    use its key-value cache, as is the default, for generated tokens to be told from the prompt's.
+    use its cache of keys and values, as is the default, so that generated tokens are distinguished
+    from the prompt's.
 
     Args:
         model: Any TransformerBridge.
-        steering: A vector, several that add up, or None.
+        steering: A vector or another intervention, several, or None. Vectors of one hook point add
+            up; other interventions are applied after the sum, in the order given.
 
     Raises:
-        VectorError, LayerError: The vector does not fit the model.
-        PositionError: From a pass inside the block, if a vector does not fit on a prompt.
+        VectorError, LayerError: The intervention does not fit the model.
+        PositionError: From a pass inside the block, if it does not fit on a prompt.
 
     >>> model = load_model("testbed")
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
@@ -89,11 +363,12 @@ def steer(model: Bridge, steering: Steering) -> Iterator[None]:
     >>> torch.equal(clean, steered), torch.equal(clean, model("I hate you"))
     (False, True)
     """
-    points = _by_point(model, as_vectors(model, steering))
-    with bridge.watched(model) as current:
-        hooks = [(name, _adder(vectors, current)) for name, vectors in points.items()]
-        with bridge.attached(model, hooks):
-            yield
+    interventions = as_interventions(model, steering)
+    with (
+        bridge.watched(model) as current,
+        bridge.attached(model, _call_hooks(model, interventions, current)),
+    ):
+        yield
 
 
 def fwd_hooks(
@@ -103,198 +378,94 @@ def fwd_hooks(
 
     Args:
         model: Any TransformerBridge.
-        steering: A vector, several that add up, or None.
+        steering: A vector or another intervention, several, or None.
         attention_mask: 1 for a real token, 0 for padding; no padding by default.
 
     Returns:
         Pairs of hook point and callback.
 
     Raises:
-        VectorError, LayerError: The vector does not fit the model.
-        PositionError: From the pass itself, if a vector does not fit on a prompt.
+        VectorError, LayerError: The intervention does not fit the model.
+        PositionError: From the pass itself, if it does not fit on a prompt.
 
     >>> model = load_model("testbed")
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
     >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
     """
     call = Call(real=None if attention_mask is None else attention_mask.bool())
-    points = _by_point(model, as_vectors(model, steering))
-    return [(name, _adder(vectors, lambda: call)) for name, vectors in points.items()]
+    return _call_hooks(model, as_interventions(model, steering), lambda: call)
 
 
-def mixed_hooks(
-    model: Bridge,
-    steerings: Sequence[Steering],
-    attention_mask: Int[Tensor, "batch pos"],
+def _call_hooks(
+    model: Bridge, interventions: Sequence[Intervention], current: Callable[[], Call]
 ) -> list[tuple[str, Hook]]:
-    """Hooks that steer each row of a batch by something else, in one pass over prompts.
+    """Hooks that steer passes of a caller, whose shape is known when they run."""
+    holds: dict[int, Tensor] = {}
 
-    Rows may differ in vectors, coefficients, layers and positions; a row steered with None is
-    clean. So many configurations of a prompt can be read side by side.
-
-    Args:
-        model: Any TransformerBridge.
-        steerings: For each row a vector, several that add up, or None.
-        attention_mask: 1 for a real token, 0 for padding.
-
-    Raises:
-        VectorError: A vector that does not fit the model, or not one steering for each row.
-        LayerError: A vector at a layer that the model does not have.
-        PositionError: From the pass itself, if a vector does not fit on its prompt.
-    """
-    if len(steerings) != len(attention_mask):
-        raise VectorError(
-            f"{len(steerings)} steerings for a batch of {len(attention_mask)} prompts: "
-            "give one for each, None for a clean one"
-        )
-    alike: dict[int, list[int]] = {}
-    for row, steering in enumerate(steerings):
-        alike.setdefault(id(steering), []).append(row)
-    points: dict[str, list[tuple[list[int], list[SteeringVector]]]] = {}
-    for rows in alike.values():
-        steered = _by_point(model, as_vectors(model, steerings[rows[0]]))
-        for name, vectors in steered.items():
-            points.setdefault(name, []).append((rows, vectors))
-    real = attention_mask.bool()
-
-    def adder(placed: list[tuple[list[int], list[SteeringVector]]]) -> Hook:
-        def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - passed by name
-            total = torch.zeros(residual.shape, device=residual.device)
-            for rows, vectors in placed:
-                total[rows] = added(vectors, real[rows].to(residual.device), rows)
-            return _add(residual, total)
-
-        return add
-
-    return [(name, adder(placed)) for name, placed in points.items()]
-
-
-def decode_rows(
-    model: Bridge, steerings: Sequence[Steering]
-) -> dict[str, Float[Tensor, "batch d_model"]]:
-    """What is added to each row of a batch at every decode step, by hook point; mostly nothing.
-
-    Only vectors at the positions "generated" and "all" steer generated tokens.
-    """
-    rows: dict[str, Tensor] = {}
-    for place, steering in enumerate(steerings):
-        generated = [
-            vector
-            for vector in as_vectors(model, steering)
-            if positions.parse(vector.position).steers_generated
-        ]
-        for name, vectors in _by_point(model, generated).items():
-            width = vectors[0].rows.shape[1]
-            rows.setdefault(name, torch.zeros(len(steerings), width))
-            rows[name][place] = sum(v.rows[0] for v in vectors)
-    return rows
-
-
-def decode_hooks(rows: Mapping[str, Float[Tensor, "batch d_model"]]) -> list[tuple[str, Hook]]:
-    """Hooks that add to each row of a batch, at its one token, what ``decode_rows`` gave."""
-
-    def adder(total: Tensor) -> Hook:
-        def add(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - passed by name
-            return add_each(residual, total)
-
-        return add
-
-    return [(name, adder(total)) for name, total in rows.items()]
-
-
-def add_each(
-    residual: Float[Tensor, "batch pos d_model"], total: Float[Tensor, "batch d_model"]
-) -> Float[Tensor, "batch pos d_model"]:
-    """The stream of a batch with one row added to all tokens of each sequence."""
-    return _add(residual, total[:, None].to(residual.device))
-
-
-def add_rows(
-    residual: Float[Tensor, "batch pos d_model"],
-    vectors: Sequence[SteeringVector],
-    real: Bool[Tensor, "batch pos"],
-) -> Float[Tensor, "batch pos d_model"]:
-    """The stream of a batch of prompts with the rows of all vectors added where they belong.
-
-    Args:
-        residual: Never edited in place.
-        vectors: All of one hook point.
-        real: True for a real token, False for padding.
-
-    Raises:
-        PositionError: A vector does not fit on one of the prompts.
-        VectorError: The sum is beyond the range of the stream's dtype.
-
-    >>> vector = SteeringVector(torch.tensor([[2.0], [4.0]]), "blocks.1.hook_resid_pre", "back")
-    >>> add_rows(torch.ones(1, 4, 1), [vector], torch.ones(1, 4, dtype=torch.bool)).flatten()
-    tensor([1., 1., 3., 5.])
-    """
-    return _add(residual, added(vectors, real))
-
-
-def added(
-    vectors: Sequence[SteeringVector],
-    real: Bool[Tensor, "batch pos"],
-    prompts: Sequence[int] | None = None,
-) -> Float[Tensor, "batch pos d_model"]:
-    """What vectors of one hook point, one at least, add to each token of a batch of prompts.
-
-    Args:
-        vectors: All of one hook point.
-        real: True for a real token, False for padding.
-        prompts: Index of each prompt, for the message of an error.
-
-    Raises:
-        PositionError: A vector does not fit on one of the prompts.
-    """
-
-    def spread(vector: SteeringVector) -> Tensor:
-        plan = positions.parse(vector.position)
-        rows = pad(vector.rows.to(real.device), (0, 0, 0, 1))  # row -1: nothing is added
-        return rows[positions.row_index(plan, real, len(vector.rows), prompts)]
-
-    return reduce(torch.add, map(spread, vectors))
-
-
-def _add(residual: Tensor, total: Tensor) -> Tensor:
-    """Add in the stream's dtype, leaving the bits of every element that gets nothing."""
-    cast = total.to(residual.dtype)
-    steered = torch.where(cast == 0, residual, residual + cast)
-    # The others' range is float32's, and looking at every element makes a GPU wait.
-    if residual.dtype == torch.float16 and not steered.isfinite().all():
-        raise VectorError(
-            f"the steering reaches {float(total.abs().max()):.3g}, and with the stream it is "
-            "beyond float16: use a smaller coefficient, or load the model in float32 or bfloat16"
-        )
-    return steered
-
-
-def _adder(vectors: Sequence[SteeringVector], current: Callable[[], Call]) -> Hook:
-    generated = [v for v in vectors if positions.parse(v.position).steers_generated]
-    rows = sum((v.rows for v in generated), start=torch.zeros(1, 1))
-
-    def add(residual: Tensor, hook: Any) -> Tensor | None:
-        if residual.ndim != 3:
+    def holding(item: When, n_prompts: int) -> Tensor:
+        found = holds.get(id(item))
+        if found is None or len(found) != n_prompts:
             raise VectorError(
-                f"{hook.name} carries {tuple(residual.shape)}, not [batch, pos, d_model]: "
+                f"a batch of {n_prompts} is generated, and the condition was judged on "
+                f"{0 if found is None else len(found)} prompts: read the prompts inside the context"
+            )
+        return found
+
+    def edit_at(items: Sequence[Intervention]) -> Edit:
+        def edit(stream: Tensor) -> Tensor:
+            call = current()
+            if call.continues:
+                chosen = [i for i in items if positions.parse(i.position).steers_generated]
+                at = [torch.ones(stream.shape[:2], dtype=torch.bool) for _ in chosen]
+            else:
+                chosen, at = list(items), tokens_edited(items, _real(call, stream))
+            if not chosen:
+                return stream
+            for place, item in enumerate(chosen):
+                if isinstance(item, When):
+                    at[place] = at[place] & holding(item, len(stream))[:, None]
+            return applied(stream, chosen, [tokens.to(stream.device) for tokens in at])
+
+        return edit
+
+    def judge(item: When) -> Edit:
+        plan = positions.parse(item.condition.position)
+
+        def edit(stream: Tensor) -> Tensor:
+            call = current()
+            if not call.continues:
+                at = positions.row_index(plan, _real(call, stream), 1) != positions.NO_ROW
+                holds[id(item)] = item.condition.holds(stream, at.to(stream.device)).cpu()
+            return stream
+
+        return edit
+
+    judges = [(i.condition.hook_point, judge(i)) for i in conditions_of(interventions)]
+    edits = [*judges, *_placed(model, interventions, edit_at).items()]
+    return [(name, _checked(edit)) for name, edit in edits]
+
+
+def _checked(edit: Edit) -> Hook:
+    """An edit as a callback that says so where the hook point carries something else."""
+
+    def hook(tensor: Tensor, hook: Any) -> Tensor:
+        if tensor.ndim != 3:
+            raise VectorError(
+                f"{hook.name} carries {tuple(tensor.shape)}, not [batch, pos, d_model]: "
                 "steer at another hook point"
             )
-        call = current()
-        if call.continues:
-            return _add(residual, rows.to(residual.device)) if generated else None
-        real = call.real
-        if real is None:
-            real = torch.ones(residual.shape[:2], dtype=torch.bool)
-        bridge.check_mask(real, residual.shape[:2])
-        return add_rows(residual, vectors, real.to(residual.device))
+        return edit(tensor)
 
-    return add
+    return hook
 
 
-def _by_point(model: Bridge, vectors: Sequence[SteeringVector]) -> dict[str, list[SteeringVector]]:
-    """Vectors by the hook point that they are added at."""
-    points: dict[str, list[SteeringVector]] = {}
-    for vector in vectors:
-        for name in bridge.injection_points(model, vector.hook_point):
-            points.setdefault(name, []).append(vector)
-    return points
+def _real(call: Call, stream: Tensor) -> Bool[Tensor, "batch pos"]:
+    real = call.real
+    if real is None:
+        real = torch.ones(stream.shape[:2], dtype=torch.bool)
+    bridge.check_mask(real, stream.shape[:2])
+    return real.cpu()
+
+
+def _named(item: object) -> str:
+    return item.__name__ if isinstance(item, type) else type(item).__name__

@@ -5,16 +5,17 @@ anything is run.
 """
 
 from collections.abc import Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actadd_lens.errors import VectorError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import token_texts, tokenize
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import Steering, as_vectors
-from actadd_lens.vectors.vector import SteeringVector
+from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.interventions import Intervention, Steering, n_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -51,15 +52,15 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
     """
     import pandas as pd
 
-    vectors = as_vectors(model, steering)
-    if not vectors:
+    given = as_interventions(model, steering)
+    if not given:
         raise VectorError("no vector to place: give at least one")
     lines: list[tuple[int, int, int, str, int | None, float]] = []
     for index, ids in enumerate(tokenize(model, prompts)):
         tokens = token_texts(model, ids)
-        for which, vector in enumerate(vectors):
-            norms = vector.norms().tolist()
-            for position, row in enumerate(rows_on(vector, len(ids), index)):
+        for which, item in enumerate(given):
+            norms = item.norms().tolist() if hasattr(item, "norms") else [nan] * n_rows(item)
+            for position, row in enumerate(rows_on(item, len(ids), index)):
                 landed = row != positions.NO_ROW
                 value = (row, norms[row]) if landed else (None, 0.0)
                 lines.append((index, which, position, tokens[position], *value))
@@ -67,11 +68,11 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
     return pd.DataFrame(lines, columns=columns).astype({"row": "Int64"})
 
 
-def rows_on(vector: SteeringVector, n_tokens: int, prompt: int = 0) -> list[int]:
+def rows_on(intervention: Intervention, n_tokens: int, prompt: int = 0) -> list[int]:
     """Row of a vector on each token of a prompt of so many; ``positions.NO_ROW`` where none is.
 
     Args:
-        vector: At any position.
+        intervention: At any position.
         n_tokens: Length of the prompt, BOS included.
         prompt: Its index, for the message of an error.
 
@@ -82,7 +83,7 @@ def rows_on(vector: SteeringVector, n_tokens: int, prompt: int = 0) -> list[int]
     [-1, -1, 0, 1]
     """
     real = torch.ones(1, n_tokens, dtype=torch.bool)
-    plan = positions.parse(vector.position)
-    [index] = positions.row_index(plan, real, len(vector.rows), prompts=[prompt])
+    plan = positions.parse(intervention.position)
+    [index] = positions.row_index(plan, real, n_rows(intervention), prompts=[prompt])
     found: list[int] = index.tolist()
     return found

@@ -1,4 +1,4 @@
-"""Where the rows of a vector land: parsed once into a plan, applied to any batch.
+"""Injection positions: parsed once into a plan, applied to any batch.
 
 Algorithm 1 of the paper adds row i of the steering vector to position a + i of the prompt. Here
 the position a is written "front" (a = 0, the paper's), as an integer, or as "middle" or "back".

@@ -7,7 +7,7 @@ import torch
 
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 _MOST_TOKENS = 4096
 """More tokens in one pass gain nothing more."""

@@ -6,7 +6,7 @@ from operator import index
 from typing import Any, TypeAlias
 
 from actadd_lens.errors import SweepError
-from actadd_lens.models.tokens import ContrastPair, as_pair
+from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.vector import SteeringVector
 
 CLEAN = "clean"

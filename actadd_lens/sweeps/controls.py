@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from actadd_lens.errors import SweepError
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair
+from actadd_lens.models.base import Bridge
 from actadd_lens.sweeps.cells import CLEAN, STEERED, Run
 from actadd_lens.vectors.extraction import mean_differences
+from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.vectors.vector import SteeringVector
 
 NAMES = ("random", "negated", "prompted", "shuffled", "mean_difference")

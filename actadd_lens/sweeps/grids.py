@@ -11,8 +11,7 @@ from weakref import ref
 from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair
+from actadd_lens.models.base import Bridge
 from actadd_lens.steering.positions import parse
 from actadd_lens.sweeps.cells import (
     STEERED,
@@ -30,6 +29,7 @@ from actadd_lens.sweeps.identity import fingerprint
 from actadd_lens.sweeps.measuring import measure, resolve, sampling_of
 from actadd_lens.sweeps.search import SweepResult
 from actadd_lens.vectors.extraction import extract
+from actadd_lens.vectors.pair import ContrastPair
 
 
 def sweep(

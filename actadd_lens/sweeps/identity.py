@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 
 _DEEP = 6
 """Objects within objects that are looked into."""

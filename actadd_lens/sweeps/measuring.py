@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actadd_lens.errors import MetricError, SweepError
+from actadd_lens.errors import MetricError, SweepError, require_count
 from actadd_lens.generation.completions import check_room
-from actadd_lens.generation.sampling import Sampling, require_count
+from actadd_lens.generation.sampling import Sampling
 from actadd_lens.metrics.registry import Metric, lookup, reads_logits
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.plain import hooked_points
 from actadd_lens.models.tokens import as_texts, tokenize
 from actadd_lens.progress import bar

@@ -27,7 +27,7 @@ from actadd_lens.errors import MetricError
 from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.memory import batches
 from actadd_lens.models.partial import ResumablePass, resumable
 from actadd_lens.models.tokens import pad_left

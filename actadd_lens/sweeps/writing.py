@@ -9,7 +9,7 @@ from actadd_lens.generation.completions import Completion, completions
 from actadd_lens.generation.decoding import Request
 from actadd_lens.generation.sampling import Sampling
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.sweeps.cells import Run
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from actadd_lens.errors import TestbedError
-from actadd_lens.models.tokens import ContrastPair
 from actadd_lens.testbed.oracle import Kind, register, sentiment, topic
+from actadd_lens.vectors.pair import ContrastPair
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from actadd_lens.errors import LayerError, PromptError
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair, as_pair, encode
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.tokens import encode
 from actadd_lens.vectors import activations
+from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import source
 from actadd_lens.vectors.vector import SteeringVector, contrasts
 
@@ -43,7 +45,7 @@ def extract(
     """
     if isinstance(layers, int):
         raise LayerError(f"layers is {layers}: give a list, [{layers}]")
-    wanted = range(bridge.n_layers(model)) if layers is None else list(dict.fromkeys(layers))
+    wanted = range(BridgeModel(model).n_layers) if layers is None else list(dict.fromkeys(layers))
     return contrasts(model, as_pair(pair), wanted, site) if wanted else {}
 
 

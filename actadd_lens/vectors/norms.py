@@ -12,17 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from actadd_lens.errors import LayerError, PositionError, VectorError
-from actadd_lens.generation.sampling import require_count
+from actadd_lens.errors import LayerError, PositionError, VectorError, require_count
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.memory import batches
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import as_texts, token_texts, tokenize
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import Steering, as_vectors
+from actadd_lens.steering.interventions import Steering
 from actadd_lens.steering.placement import rows_on
 from actadd_lens.vectors import activations
-from actadd_lens.vectors.vector import SteeringVector
+from actadd_lens.vectors.vector import SteeringVector, as_vectors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,7 +59,7 @@ def residual_norms(
     """
     import pandas as pd
 
-    wanted = list(range(bridge.n_layers(model)) if layers is None else dict.fromkeys(layers))
+    wanted = list(range(BridgeModel(model).n_layers) if layers is None else dict.fromkeys(layers))
     if not wanted:
         raise LayerError("the list of layers is empty: give at least one, or None for all")
     bridge.check_layers(model, wanted)
@@ -186,9 +185,8 @@ def _norms(
     """Norms of each sequence at the named points, read in batches of like length."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
-    floats = len(names) * bridge.d_model(model)
     read: dict[int, Tensor] = {}
-    for batch in batches([len(ids) for ids in sequences], floats, batch_size):
+    for batch in activations.batches_of(model, sequences, len(names), batch_size):
         streams = activations.prompt_streams(model, [sequences[index] for index in batch], names)
         for index, stream in zip(batch, streams, strict=True):
             read[index] = torch.linalg.vector_norm(stream, dim=2)

@@ -7,19 +7,29 @@ from typing import Any
 
 from actadd_lens import __version__
 from actadd_lens.errors import VectorError
-from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.steering.interventions import Intervention
 
 
 def source(model: Bridge) -> dict[str, Any]:
     """What a vector read from ``model`` says about its origin: the model, its weights, versions."""
-    packages = ("transformer-lens", "transformers", "torch")
+    own, packages = BridgeModel(model), ("transformer-lens", "transformers", "torch")
     versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
     return {
-        "model": str(model.cfg.model_name),
-        "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "processed_weights": bridge.has_processed_weights(model),
+        "model": own.name,
+        "dtype": str(own.dtype).removeprefix("torch."),
+        "processed_weights": own.has_processed_weights,
         "versions": versions,
+    }
+
+
+def source_of(intervention: Intervention) -> dict[str, Any]:
+    """Where an intervention acts and what it is made of, for the provenance of results."""
+    return {
+        "hook_point": intervention.hook_point,
+        "position": intervention.position,
+        "provenance": getattr(intervention, "provenance", None) or dict(intervention.identity()),
     }
 
 

@@ -13,14 +13,13 @@ from einops import rearrange, reduce
 from jaxtyping import Float64
 from torch import Tensor
 
-from actadd_lens.errors import PromptError, VectorError
-from actadd_lens.generation.sampling import require_count
+from actadd_lens.errors import PromptError, VectorError, require_count
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair, as_pair, encode, tokenize
-from actadd_lens.steering.hooks import as_vectors
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import encode, tokenize
 from actadd_lens.vectors import activations
-from actadd_lens.vectors.vector import SteeringVector
+from actadd_lens.vectors.pair import ContrastPair, as_pair
+from actadd_lens.vectors.vector import SteeringVector, as_vectors
 
 if TYPE_CHECKING:
     from actadd_lens.statistics import Interval

@@ -4,26 +4,39 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 (Algorithm 1, step 3). Row 0 belongs to BOS.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 from os import PathLike
-from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    SupportsFloat,
+    SupportsIndex,
+    runtime_checkable,
+)
 
 import torch
 from einops import einsum, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
 from actadd_lens import display
 from actadd_lens.errors import ActAddError, VectorError, VectorFileError
-from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair, as_pair, token_texts, tokenize
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import check_layers, layer_of
+from actadd_lens.models.bridge import hook_point as hook_point_of
+from actadd_lens.models.tokens import token_texts, tokenize
 from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.interventions import Steering, add
 from actadd_lens.vectors import activations, files
+from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import as_json, described, source, steps_of, texts_of_rows
 
 
@@ -65,6 +78,8 @@ class SteeringVector:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where the rows come from, and the steps since: plain JSON."""
 
+    additive: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.rows, Tensor):
             raise VectorError(
@@ -80,7 +95,7 @@ class SteeringVector:
             raise VectorError(
                 f"rows {bad} of the vector are not finite: check what they are made of"
             )
-        bridge.layer_of(self.hook_point)
+        layer_of(self.hook_point)
         positions.check_rows(self.position, len(rows))
         object.__setattr__(self, "position", positions.parse(self.position).position)
         object.__setattr__(self, "rows", rows)
@@ -117,8 +132,8 @@ class SteeringVector:
         >>> len(SteeringVector.from_prompt(load_model("testbed"), "Love", layer=1).rows) >= 2
         True
         """
-        bridge.check_layers(model, [layer])
-        name = bridge.hook_point(layer)
+        check_layers(model, [layer])
+        name = hook_point_of(layer)
         tokens = tokenize(model, prompt)
         [rows] = activations.prompt_rows(model, tokens, name)
         origin = {
@@ -184,7 +199,49 @@ class SteeringVector:
     @property
     def layer(self) -> int:
         """Layer of the hook point."""
-        return bridge.layer_of(self.hook_point)
+        return layer_of(self.hook_point)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the rows."""
+        return self.rows.shape[1]
+
+    def apply(
+        self, stream: Float[Tensor, "batch pos d_model"], at: Bool[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The stream with row i added to the i-th of the tokens given (see ``Intervention``).
+
+        A vector of one row is added to all of them.
+        """
+        rows = pad(self.rows.to(stream.device), (0, 0, 0, 1))  # row -1: nothing is added
+        index = at.long() - 1 if self.n_rows == 1 else (at.cumsum(dim=1) - 1).where(at, -1)
+        return add(stream, rows[index])
+
+    def identity(self) -> dict[str, Any]:
+        """Where it acts and a hash of its rows (see ``Intervention``)."""
+        digest = hashlib.sha256(self.rows.numpy().tobytes()).hexdigest()[:16]
+        return {
+            "kind": "SteeringVector",
+            "hook_point": self.hook_point,
+            "position": self.position,
+            "rows": f"{tuple(self.rows.shape)} {digest}",
+        }
+
+    def control(self, name: str, seed: int) -> "SteeringVector | None":
+        """The control of a sweep called "random", "negated" or "shuffled"."""
+        match name:
+            case "random":
+                return self.random_like(seed)
+            case "negated":
+                return -self
+            case "shuffled":
+                return self.shuffled(seed) if self.rows.any() else self
+        return None
 
     def norms(self) -> Float[Tensor, "pos"]:
         """L2 norm of each row."""
@@ -397,6 +454,21 @@ class SteeringVector:
         return replace(self, **changes, provenance={**self.provenance, "steps": steps})
 
 
+def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
+    """The steering vectors of ``steering``, each of them fit for ``model``.
+
+    Raises:
+        VectorError: Something else, another intervention included, or a vector of another width.
+        LayerError: A layer or hook point that the model does not have.
+    """
+    found: list[SteeringVector] = []
+    for item in as_interventions(model, steering):
+        if not isinstance(item, SteeringVector):
+            raise VectorError(f"a {type(item).__name__} has no rows: give steering vectors")
+        found.append(item)
+    return tuple(found)
+
+
 def contrasts(
     model: Bridge, pair: ContrastPair, layers: Sequence[int], site: str = "resid_pre"
 ) -> dict[int, SteeringVector]:
@@ -409,8 +481,8 @@ def contrasts(
         LayerError: A layer or site that the model does not have.
         PromptError: See ``ContrastPair.tokens``.
     """
-    bridge.check_layers(model, layers)
-    names = {layer: bridge.hook_point(layer, site) for layer in layers}
+    check_layers(model, layers)
+    names = {layer: hook_point_of(layer, site) for layer in layers}
     tokens, captured = activations.pair_rows(model, pair, list(names.values()))
     agreed = _n_agreed(tokens)
     origin = {

@@ -23,11 +23,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens import plots
-from actadd_lens.models.tokens import ContrastPair, tokenize
+from actadd_lens.models.tokens import tokenize
 from actadd_lens.reproduction.criteria import Verdict, told
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import text_of
 from actadd_lens.reproduction.setup import BASELINES, Setup
+from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.vectors.vector import SteeringVector
 
 PAPER = (

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from actadd_lens import plots
 from actadd_lens.generation.completions import generate
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.load import load_model
 from actadd_lens.models.tokens import tokenize
 from actadd_lens.reproduction.concepts import Concept

@@ -7,7 +7,7 @@ import torch
 
 from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.sweeps.ablations.results import (
     CONTROLS,
     Ablation,

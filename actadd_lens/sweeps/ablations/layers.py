@@ -9,12 +9,12 @@ from einops import einsum
 
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
-from actadd_lens.models.tokens import ContrastPair, as_pair
+from actadd_lens.models.base import Bridge
 from actadd_lens.sweeps.ablations.results import CONTROLS, Ablation, arms, check_vector_controls
 from actadd_lens.sweeps.cells import Cell, check_axes, clean_cell, numbers
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors.extraction import extract
+from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import label_of
 from actadd_lens.vectors.vector import SteeringVector
 

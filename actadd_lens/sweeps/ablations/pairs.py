@@ -6,7 +6,7 @@ from typing import Any
 
 from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.sweeps.ablations.results import CONTROLS, Ablation, arms, check_vector_controls
 from actadd_lens.sweeps.cells import Pairs, clean_cell, labelled
 from actadd_lens.sweeps.measuring import measure

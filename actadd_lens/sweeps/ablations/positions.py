@@ -5,7 +5,7 @@ from typing import Any
 
 from actadd_lens.errors import PositionError
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import tokenize
 from actadd_lens.steering import positions
 from actadd_lens.sweeps.ablations.results import (

@@ -9,7 +9,7 @@ from torch import Tensor
 from actadd_lens.generation.completions import Completion, generate
 from actadd_lens.metrics.logits import kl
 from actadd_lens.models import bridge
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.memory import batches
 from actadd_lens.models.tokens import as_texts, pad_right, tokenize
 from actadd_lens.steering import positions

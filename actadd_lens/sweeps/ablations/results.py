@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actadd_lens.errors import SweepError, VectorError
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.steering.hooks import as_vectors
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.cells import STEERED, Cell, Run

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import actadd_lens as al
 from actadd_lens import plots
-from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.base import Bridge
 from actadd_lens.steering.placement import rows_on
 
 PROMPTS = ["I love you", "The wedding was on a sunny day"]

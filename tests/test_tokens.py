@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import actadd_lens as al
 from actadd_lens.models import tokens as prompts
+from actadd_lens.vectors import pair as pairs
 
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5)
 
@@ -48,7 +49,7 @@ def test_an_empty_side_is_all_padding(model):
 
 
 def test_two_strings_are_a_pair(model):
-    assert prompts.as_pair(("Love", "Hate")) == al.ContrastPair("Love", "Hate")
+    assert pairs.as_pair(("Love", "Hate")) == al.ContrastPair("Love", "Hate")
     assert hash(al.ContrastPair("Love", "Hate")) == hash(al.ContrastPair("Love", "Hate"))
 
 
@@ -101,7 +102,7 @@ def test_tokens_are_integers_of_the_contract_shape(model):
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), ("a", None), 3])
 def test_what_is_no_pair_is_refused(neo, pair):
     with pytest.raises(al.PromptError, match="no contrast pair"):
-        prompts.as_pair(pair)
+        pairs.as_pair(pair)
 
 
 def test_texts_of_tokens_keep_their_leading_space(model):

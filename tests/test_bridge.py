@@ -5,15 +5,17 @@ import torch
 from conftest import ARCHITECTURES, D_MODEL, N_CTX, N_LAYERS, PARALLEL
 
 import actadd_lens as al
-from actadd_lens.models import bridge as forward
+from actadd_lens.models import bridge as bridged
+from actadd_lens.models.bridge import BridgeModel
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_sizes(bridge, architecture):
     model = bridge(architecture)
-    assert (forward.n_layers(model), forward.d_model(model)) == (N_LAYERS, D_MODEL)
-    assert forward.n_ctx(model) == N_CTX
-    assert forward.device(model) == torch.device("cpu")
+    own = BridgeModel(model)
+    assert (own.n_layers, own.d_model, own.n_ctx) == (N_LAYERS, D_MODEL, N_CTX)
+    assert own.d_vocab == model.tokenizer.vocab_size
+    assert own.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -23,24 +25,24 @@ def test_names_mean_what_they_do_in_transformer_lens(bridge, architecture):
     model = bridge(architecture)
     points = model.hook_dict
     canonical = build_alias_to_canonical_map(points)
-    for site in forward.SITES:
+    for site in bridged.SITES:
         if site == "resid_mid" and architecture in PARALLEL:
             continue
-        name = forward.hook_point(1, site)
-        assert forward.point_of(model, name) is points[canonical.get(name, name)]
+        name = bridged.hook_point(1, site)
+        assert bridged.point_of(model, name) is points[canonical.get(name, name)]
 
 
 @pytest.mark.parametrize("name", ["hook_embed", "blocks.x.hook_resid_pre", "blocks.1.", ""])
 def test_a_point_of_no_block_is_refused(name):
     with pytest.raises(al.VectorError, match="names no block"):
-        forward.layer_of(name)
+        bridged.layer_of(name)
 
 
 def test_a_point_that_is_never_reached_is_told(model):
     tokens = torch.ones(1, 2, dtype=torch.long)
     points = ["blocks.0.hook_resid_pre", "blocks.1.attn.qkv.hook_in"]
     with pytest.raises(al.LayerError, match=r"never reached.*\['blocks.1.attn.qkv.hook_in'\]"):
-        forward.capture(model, tokens, tokens, points)
+        BridgeModel(model).run(tokens, tokens, read=points, keep=None)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -49,7 +51,8 @@ def test_a_stopped_pass_leaves_no_trace(bridge, architecture):
     tokens = model.to_tokens("I love you", prepend_bos=True)
     with torch.no_grad():
         before = model(tokens)
-        forward.capture(model, tokens, torch.ones_like(tokens), ["blocks.1.hook_attn_out"])
+        mask = torch.ones_like(tokens)
+        BridgeModel(model).run(tokens, mask, read=["blocks.1.hook_attn_out"], keep=None)
         assert torch.equal(model(tokens), before)
 
 
@@ -58,9 +61,10 @@ def test_decode_steps_continue_a_prefill(bridge, architecture):
     model = bridge(architecture)
     tokens = torch.tensor([[3, 3, 5, 6], [7, 8, 9, 10]])
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
-    last, cache = forward.prefill(model, tokens, mask)
+    first = BridgeModel(model).run(tokens, mask, keep=1, use_cache=True)
     longer = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], dim=1)
-    step, _ = forward.decode_step(model, torch.tensor([4, 4]), cache, longer)
+    after = BridgeModel(model).run(torch.tensor([[4], [4]]), longer, cache=first.cache, keep=1)
+    last, step = first.last_logits, after.last_logits
     with torch.no_grad():
         for row, (before, after) in enumerate(zip(last, step, strict=True)):
             ids = [*tokens[row][mask[row].bool()].tolist(), 4]
