@@ -76,6 +76,18 @@ def metric_described(metric: Metric) -> str:
     return text if len(text) <= 200 else f"{text[:120]}... {_hash(text.encode())}"
 
 
+def identity_of(item: Any) -> dict[str, Any]:
+    """A vector or an intervention as plain JSON: equal for two that do the same."""
+    if hasattr(item, "identity"):
+        return dict(plain(item.identity()))
+    digest = hashlib.sha256(item.rows.numpy().tobytes()).hexdigest()[:16]
+    return {
+        "hook_point": item.hook_point,
+        "position": item.position,
+        "rows": f"{tuple(item.rows.shape)} {digest}",
+    }
+
+
 def hashed(value: object) -> str:
     """A short hash of plain data."""
     return _hash(repr(value).encode())

@@ -1,4 +1,4 @@
-"""How far behind the prompt a vector is felt: which generated tokens it still moves."""
+"""Effect by generated token: how long after the prompt a vector still changes what is written."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from actadd_lens.models.memory import batches
 from actadd_lens.models.tokens import as_texts, pad_right, tokenize
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import mixed_hooks
-from actadd_lens.sweeps.ablations.results import (
+from actadd_lens.sweeps.ablations import (
     CONTROLS,
     Ablation,
     arms,
@@ -22,9 +22,9 @@ from actadd_lens.sweeps.ablations.results import (
     check_vector_controls,
     described,
 )
-from actadd_lens.sweeps.cells import KEYS
+from actadd_lens.sweeps.configurations import KEYS
 from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
-from actadd_lens.sweeps.tables import typed
+from actadd_lens.sweeps.results import typed
 from actadd_lens.vectors.provenance import label_of, source
 from actadd_lens.vectors.vector import SteeringVector
 
@@ -42,7 +42,7 @@ def steering_reach(
     max_new_tokens: int = 24,
     controls: Sequence[str] = CONTROLS,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = None,
     **sampling: Any,
 ) -> Ablation:
     """KL(steered || clean) of every generated token, along what the steered model writes.
@@ -84,12 +84,12 @@ def steering_reach(
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
     ids = tokenize(model, prompts)
     frames = []
-    named = {"pair": label_of(vector.provenance), "coefficient": None}
-    for cell in arms(vector, named, controls, seed):
-        [arm] = cell.run.vectors
+    named = {"vector": label_of(vector.provenance), "coefficient": None}
+    for configuration in arms(model, vector, named, controls, seed):
+        [arm] = configuration.run.steering
         written = generate(model, prompts, arm, progress=progress, **sampling)
         lines = [
-            (cell.labels, step, completion, value)
+            (configuration.labels, step, completion, value)
             for index, values in _divergences(model, ids, written, arm)
             for step, value in enumerate(values)
             for completion in [written[index]]
@@ -107,6 +107,7 @@ def steering_reach(
         )  # fmt: skip
     settings = {
         "kind": "steering_reach",
+        "axes": {"x": "step"},
         "vector": described(vector),
         "controls": list(controls),
         "model": {"name": str(model.cfg.model_name), "weights": fingerprint(model)},
