@@ -144,7 +144,7 @@ def ablate(
     extra = dict.fromkeys(name for labels, _ in parts for name in labels if name not in KEYS)
     configurations = [clean_configuration(**extra)]
     for labels, vector in parts:
-        configurations += arms(model, vector, labels, controls, seed)
+        configurations += arms(vector, labels, controls, seed)
     settings = {"kind": kind, "axes": dict(axes), "controls": list(controls), **settings}
     measurement = Measurement.of(
         model, configurations, prompts, metrics, settings, seed=seed, **options
@@ -153,7 +153,6 @@ def ablate(
 
 
 def arms(
-    model: Bridge,
     vector: SteeringVector,
     labels: Mapping[str, Any],
     controls: Sequence[str],
@@ -161,7 +160,7 @@ def arms(
 ) -> list[Configuration]:
     """The configuration of a vector, and those of its controls."""
     where = {"layer": vector.layer, "position": vector.position, **labels}
-    of = Steered(model, vector, seed, layer=vector.layer)
+    of = Steered(vector, seed, layer=vector.layer)
     return list(with_controls(of, where, controls))
 
 

@@ -220,7 +220,7 @@ class Grid:
                 for item, c in self._scaled(vectors[layer]):
                     for placed in self._placed(item, default="front" if pair else None):
                         of = Steered(
-                            model, placed, seed, 0, layer, c, pair, pairs, self.layers, shared
+                            placed, seed, 0, model, layer, c, pair, pairs, self.layers, shared
                         )
                         where = {
                             "vector": label,

@@ -36,12 +36,12 @@ Needs: TypeAlias = Literal["vector", "rows", "pair", "pairs"]
 class Steered:
     """A steered configuration, and what it was made from."""
 
-    model: Bridge
     vector: Any
     """The vector or intervention: times its coefficient, at its position."""
-    seed: int
+    seed: int = 0
     draw: int = 0
     """The k of "random:k"."""
+    model: Bridge | None = None
     layer: int | None = None
     coefficient: float | None = None
     pair: ContrastPair | None = None
@@ -186,10 +186,12 @@ def shuffled(of: Steered) -> Any:
 @register_control("mean_difference", needs="pairs")
 def mean_difference(of: Steered) -> SteeringVector:
     """Contrastive activation addition over all pairs of the sweep, at position "all"."""
-    if "means" not in of.shared:
-        of.shared["means"] = mean_differences(of.model, of.pairs, of.layers)
-    key = "mean", of.layer, of.coefficient
-    if key not in of.shared:
-        of.shared[key] = (of.coefficient or 0.0) * of.shared["means"][of.layer]
-    made: SteeringVector = of.shared[key]
+    if of.model is None or of.layer is None:
+        raise SweepError("control 'mean_difference' needs a model and a layer")
+    means, key = of.shared.setdefault("means", {}), ("mean", of.layer, of.coefficient)
+    if of.layer not in means:
+        layers = of.layers if of.layer in of.layers else [of.layer]
+        means.update(mean_differences(of.model, of.pairs, layers))
+    c = 1.0 if of.coefficient is None else of.coefficient
+    made: SteeringVector = of.shared.setdefault(key, c * means[of.layer])
     return made

@@ -85,7 +85,7 @@ def steering_reach(
     ids = tokenize(model, prompts)
     frames = []
     named = {"vector": label_of(vector.provenance), "coefficient": None}
-    for configuration in arms(model, vector, named, controls, seed):
+    for configuration in arms(vector, named, controls, seed):
         [arm] = configuration.run.steering
         written = generate(model, prompts, arm, progress=progress, **sampling)
         lines = [
