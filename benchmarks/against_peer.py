@@ -16,7 +16,8 @@ import torch
 
 import actadd_lens as al
 from actadd_lens.metrics import Metric, WordCount
-from actadd_lens.sweeps.cells import KEYS, Cell, Run, clean_cell
+from actadd_lens.sweeps.configurations import KEYS, Configuration, Run, clean_configuration
+from actadd_lens.sweeps.measurement import Measurement
 from actadd_lens.sweeps.measuring import measure
 from benchmarks.checkpoint import prompt_of
 from benchmarks.measures import Row, Times, interleaved, seconds, times_faster
@@ -45,11 +46,6 @@ class Kept:
         return [0.0] * len(clean)
 
 
-def _table(frame: Any, *_: object) -> Any:
-    """Nothing but the table is made of a measurement."""
-    return frame
-
-
 @dataclass(frozen=True)
 class Comparison:
     """One grid for both."""
@@ -64,14 +60,15 @@ class Comparison:
     def ours(self, grid: Sequence[tuple[int, float]], metric: str | Metric, **options: Any) -> None:
         """Measure the cells of a grid in one sweep."""
         cells = [
-            Cell(
+            Configuration(
                 {**dict.fromkeys(KEYS), "layer": layer, "coefficient": c},
                 Run((c * self.vectors[layer],)),
             )
             for layer, c in grid
         ]
-        whole = [clean_cell(), *cells]
-        measure(_table, self.model, whole, self.prompts, [metric], {}, progress=False, **options)
+        whole = [clean_configuration(), *cells]
+        options = {"progress": False, **options}
+        measure(Measurement.of(self.model, whole, self.prompts, [metric], {}, **options))
 
     def peer(self, coefficients: Sequence[float], **job: Any) -> dict[str, Any]:
         """Run the same cells with the peer, once."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import actadd_lens as al
 from actadd_lens import metrics
 from actadd_lens.models import tokens as prompts
-from actadd_lens.sweeps.ablations.results import described
+from actadd_lens.sweeps.ablations import described
 from actadd_lens.vectors.provenance import label_of
 
 TEXTS = ["I hate you because", "She talks about weddings", "The wedding was on a sunny day"]
@@ -120,7 +120,7 @@ def test_the_spread_over_pairs(neo):
     )
     vectors = {label: al.extract(neo, pair)[1] for label, pair in pairs.items()}
     for label, vector in vectors.items():
-        assert value_of(neo, 2 * vector) == found(result, pair=label, run="steered")
+        assert value_of(neo, 2 * vector) == found(result, vector=label, run="steered")
     pd.testing.assert_frame_equal(result.cosines, al.cosines(vectors), atol=1e-5)
     with pytest.raises(al.SweepError, match="needs two at least, not 1"):
         al.pair_variance(neo, PAIR, TEXTS, layer=1, coefficient=2, metrics=TOKEN, progress=False)

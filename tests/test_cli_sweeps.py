@@ -97,7 +97,7 @@ def test_a_task_of_the_bundled_model_needs_no_files(run, tmp_path):
         "--control", "random", "--max-new-tokens", 12, "--out", out,
     )  # fmt: skip
     assert code == 0
-    assert "best of 2 cells by success_sentiment" in printed
+    assert "best of 2 configurations by success_sentiment" in printed
     assert "on held-out prompts" in printed
     assert (out / "pareto.png").exists()
     result = al.SweepResult.load(out / "sweep.parquet")
@@ -145,9 +145,9 @@ def test_a_directory_that_cannot_be_made_is_told_first(run, tmp_path, monkeypatc
 
 @pytest.mark.usefixtures("warm")
 def test_an_interrupted_sweep_writes_what_it_has(run, files, tmp_path, monkeypatch):
-    from actadd_lens.sweeps import reading
+    from actadd_lens.sweeps import logits
 
-    kl, calls = reading.kl, []
+    kl, calls = logits.kl, []
 
     def interrupted(*args):
         calls.append(1)
@@ -155,7 +155,7 @@ def test_an_interrupted_sweep_writes_what_it_has(run, files, tmp_path, monkeypat
             raise KeyboardInterrupt
         return kl(*args)
 
-    monkeypatch.setattr(reading, "kl", interrupted)
+    monkeypatch.setattr(logits, "kl", interrupted)
     out = tmp_path / "out"
     code, printed, told = run(
         "sweep", *PAIR, "--prompts", files[0], "--layers", "0,1", "--out", out

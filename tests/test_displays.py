@@ -142,7 +142,7 @@ def test_a_sweep_shows_each_cell_beside_its_controls(result: al.SweepResult) -> 
     first = summary[(summary["run"] == "steered") & (summary["metric"] == "kl")].iloc[0]
     assert f"{first['mean']:.3g} [{first['low']:.3g}, {first['high']:.3g}]" in page.text
     n_cells = 2 * 3 * 5
-    assert f"{n_cells - DISPLAYED} more cells" in page.text
+    assert f"{n_cells - DISPLAYED} more configurations" in page.text
     assert page.text.count("steered") >= 2  # a table for either metric
 
 

@@ -39,7 +39,7 @@ from actadd_lens.reproduction.sizes import Sizes
 from actadd_lens.reproduction.vocabulary import OPEN_PROMPTS
 from actadd_lens.reproduction.work import Ask, Work
 from actadd_lens.statistics import proportion
-from actadd_lens.sweeps.cells import clean_cell
+from actadd_lens.sweeps.configurations import clean_configuration
 from actadd_lens.testbed import Valid
 
 TINY = Sizes(prompts=4, new_tokens=6, documents=4, facts=3, draws=2, repeats=2)
@@ -176,7 +176,7 @@ def test_a_bound_that_is_just_reached_is_reached(value, bound):
 
 def test_two_clean_cells_are_not_taken_for_one(setup):
     concept = setup.concept("sentiment")
-    cells = [clean_cell(), clean_cell(pair="other")]
+    cells = [clean_configuration(), clean_configuration(pair="other")]
     read = setup.readings("clean", cells, concept.test, [concept.success])
     with pytest.raises(ValueError, match="2 clean cells"):
         read.value(concept.success.name, "clean")

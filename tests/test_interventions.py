@@ -313,8 +313,6 @@ def test_an_identity_is_equal_exactly_when_they_do_the_same():
             al.VectorError,
             "a has 4 dimensions, b has 5",
         ),
-        (lambda: al.KeepNorm("v"), al.VectorError, "takes an intervention, not a str"),
-        (lambda: al.When("c", vector()), al.VectorError, "not a condition"),
         (
             lambda: al.When(al.Similarity(torch.ones(4), "blocks.2.hook_resid_pre", 0), vector()),
             al.LayerError,
@@ -336,8 +334,6 @@ def test_what_does_not_fit_the_model_is_refused_and_nothing_stays_hooked(neo):
     for bad, error, message in (
         (al.Project(torch.ones(5), POINT), al.VectorError, "5"),
         (al.Project(direction(0), "blocks.9.hook_resid_pre"), al.LayerError, "layer 9"),
-        (Scale, al.VectorError, "cannot steer with a Scale"),
-        (3, al.VectorError, "cannot steer with a int"),
     ):
         with pytest.raises(error, match=message), al.steer(neo, bad):
             pass

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import actadd_lens as al
-from actadd_lens.sweeps import measuring, reading, writing
+from actadd_lens.sweeps import completions, logits, measurement, measuring
 from actadd_lens.sweeps.identity import fingerprint
 
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May", "Love"]
@@ -79,8 +79,8 @@ def test_killed_at_any_moment_it_loses_only_what_was_in_flight(neo, tmp_path: Pa
 def test_what_is_done_is_not_done_again(neo, tmp_path: Path, monkeypatch):
     store = tmp_path / "run.sqlite"
     expected = run(neo, store)
-    monkeypatch.setattr(reading, "resumable", lambda *_: pytest.fail("it read again"))
-    monkeypatch.setattr(writing, "completions", lambda *_: pytest.fail("it generated again"))
+    monkeypatch.setattr(logits, "resumable", lambda *_: pytest.fail("it read again"))
+    monkeypatch.setattr(completions, "completions", lambda *_: pytest.fail("it generated again"))
     assert_same(run(neo, store), expected)
 
 
@@ -211,9 +211,9 @@ def test_the_versions_that_a_store_was_begun_with_are_kept(
 ):
     store = tmp_path / "run.sqlite"
     begun = run(neo, store)
-    real = measuring.source
+    real = measurement.source
     monkeypatch.setattr(
-        measuring, "source", lambda m: {"versions": {**real(m)["versions"], "torch": "1.0"}}
+        measurement, "source", lambda m: {"versions": {**real(m)["versions"], "torch": "1.0"}}
     )
     assert run(neo, store).provenance["versions"] == begun.provenance["versions"]
     assert any("begun with torch" in record.message for record in caplog.records)

@@ -17,7 +17,7 @@ from actadd_lens import statistics
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.results import interval_of
 
-KEYS = ["pair", "layer", "coefficient", "position", "run"]
+KEYS = ["vector", "layer", "coefficient", "position", "run"]
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May"]
 
 
@@ -25,7 +25,7 @@ def result_of(values, **more):
     """A result of one pair, from {(layer, coefficient, control): {metric: a value a prompt}}."""
     lines = [
         {
-            "pair": "p" if layer is not None else None, "layer": layer, "coefficient": c,
+            "vector": "p" if layer is not None else None, "layer": layer, "coefficient": c,
             "position": "front" if layer is not None else None, "run": control,
             "prompt": f"prompt {i}", "sample": None, "metric": metric, "value": value,
             "prompt_index": i, "dose": 0.5, "kl": 0.1, "text": None,
@@ -105,14 +105,14 @@ def test_cells_without_an_interval_say_so(values, mean, n, missing):
 def test_the_best_cell_is_the_highest_that_keeps_to_the_limits():
     result = grid({(1, 1.0): (0.5, 1), (1, 2.0): (0.9, 5), (2, 1.0): (0.7, 2), (2, -1.0): (0.7, 2)})
     best = result.best("good")
-    assert (best.layer, best.coefficient, best.position, best.pair) == (1, 2.0, "front", "p")
+    assert (best.layer, best.coefficient, best.position, best.vector) == (1, 2.0, "front", "p")
     assert (best.searched, best.allowed, best.value.mean, best.value.n) == (4, 4, 0.9, 2)
     limited = result.best("good", subject_to=["bad <= 2", "kl < 1"])
     assert (limited.layer, limited.coefficient) == (2, 1.0)
     assert (limited.searched, limited.allowed, limited.tied) == (4, 3, 2)
     lowest = result.best("bad", lowest=True, subject_to="good>=.6")
     assert (lowest.layer, lowest.coefficient) == (2, 1.0)
-    assert "best of 3 cells with bad <= 2, kl < 1 (4 tried) by good: 0.7" in str(limited)
+    assert "best of 3 configurations with bad <= 2, kl < 1 (4 tried) by good: 0.7" in str(limited)
 
 
 def test_of_equal_cells_the_least_coefficient_and_then_the_lowest_layer_is_best():
@@ -134,7 +134,7 @@ def test_the_chosen_cell_is_measured_on_held_out_prompts(neo):
     )
     best = result.best("kl", test_prompts=held)
     assert best.searched == 8
-    pair = {"'Love' - 'Hate'": ("Love", "Hate"), "'I' - 'She'": ("I", "She")}[best.pair]
+    pair = {"'Love' - 'Hate'": ("Love", "Hate"), "'I' - 'She'": ("I", "She")}[best.vector]
     alone = al.sweep(
         neo, pair, held, layers=[best.layer], coefficients=[best.coefficient], **options
     )
@@ -186,7 +186,7 @@ def test_the_front_is_what_no_cell_beats(figures):
         (lambda r: r.best("godo"), "no metric 'godo': there are good, bad, dose, kl"),
         (
             lambda r: r.best("good", subject_to=["bad < -1"]),
-            "none of 1 cells has a mean good and keeps to bad < -1",
+            "none of 1 configurations has a mean good and keeps to bad < -1",
         ),
         (lambda r: r.best("good", subject_to=["bad"]), "cannot read the limit 'bad'"),
         (lambda r: r.best("good", subject_to=["bad < x"]), "cannot read the limit 'bad < x'"),
@@ -203,7 +203,9 @@ def test_bad_questions_are_refused(call, message):
 
 def test_an_interrupted_sweep_has_no_best_cell():
     result = result_of({**CLEAN, (1, 1.0, "steered"): {"good": [1.0]}}, complete=False)
-    with pytest.raises(al.SweepError, match="interrupted, so not every cell has every prompt"):
+    with pytest.raises(
+        al.SweepError, match="interrupted, so not every configuration has every prompt"
+    ):
         result.best("good")
     assert "interrupted" in repr(result)
 
@@ -234,7 +236,7 @@ def test_foreign_files_are_refused(tmp_path: Path):
     with pytest.raises(al.SweepFileError, match="cannot read"):
         al.SweepResult.load(path)
     pq.write_table(pa.table({"position": ["a"]}), path)
-    with pytest.raises(al.SweepFileError, match="is no SweepResult: it says format None"):
+    with pytest.raises(al.SweepFileError, match="is not a SweepResult: it says format None"):
         al.SweepResult.load(path)
     grid({(1, 1.0): (1, 0)}).save(path)
     with pytest.raises(al.SweepFileError, match=r"kind 'SweepResult'; expected .*'Result'"):

@@ -17,7 +17,7 @@ import actadd_lens as al
 from actadd_lens import metrics
 from actadd_lens.metrics.logits import LogitMetric
 from actadd_lens.models import tokens as prompts
-from actadd_lens.sweeps.cells import Run, numbers, several
+from actadd_lens.sweeps.configurations import Run, as_list, numbers
 
 PAIR = ("Love you", "Hate")
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May"]
@@ -122,20 +122,20 @@ def test_completions_are_those_of_generate(bridge):
         metrics=[metrics.WordCount(["e"])], controls=["prompted", "mean_difference", "negated"],
         **sampling,
     )  # fmt: skip
-    pairs = result.frame["pair"].dropna().unique()
+    pairs = result.frame["vector"].dropna().unique()
     average = {layer: al.mean_difference(model, [PAIR, ("I", "She")], layer) for layer in (0, 2)}
     n_cells = 0
     for (pair, layer, c, control), rows in result.frame.groupby(
-        ["pair", "layer", "coefficient", "run"], dropna=False
+        ["vector", "layer", "coefficient", "run"], dropna=False
     ):
         n_cells += 1
         texts, steering = TEXTS, None
         if control in ("steered", "negated"):
             vector = al.extract(model, [PAIR, ("I", "She")][list(pairs).index(pair)])[layer]
-            steering = (c if run == "steered" else -c) * vector
-        elif run == "mean_difference":
+            steering = (c if control == "steered" else -c) * vector
+        elif control == "mean_difference":
             steering = c * average[layer]
-        elif run == "prompted":
+        elif control == "prompted":
             texts = [f"{PAIR[0] if pair == pairs[0] else 'I'} {text}" for text in TEXTS]
         expected = al.generate(model, texts, steering, **sampling)
         assert rows["text"].tolist() == [item.text for item in expected]
@@ -144,12 +144,10 @@ def test_completions_are_those_of_generate(bridge):
 
 def test_a_vector_at_generated_tokens_is_generated_with_anywhere(bridge):
     """Packed decode steps add a row of its own to each completion."""
-    from actadd_lens.sweeps.ablations import position_ablation
-
     model = bridge("gemma2")
     vector = 2 * al.mean_difference(model, [PAIR, ("I", "She")], 1)
     sampling = {"samples": 1, "max_new_tokens": 6, "seed": 3}
-    found = position_ablation(
+    found = al.position_ablation(
         model, vector, TEXTS, metrics=[metrics.WordCount(["e"])], progress=False, **sampling
     )
     for control, steering in {"steered": vector, "random": vector.random_like(3)}.items():
@@ -246,13 +244,13 @@ def test_dose_and_kl_stand_beside_every_cell(neo):
 
 def test_the_frame_is_tidy(neo):
     result = run(neo, layers=[0, 1], coefficients=[1, 2], controls=["random", "negated"])
-    columns = ["pair", "layer", "coefficient", "position", "run", "prompt", "sample", "metric"]
+    columns = ["vector", "layer", "coefficient", "position", "run", "prompt", "sample", "metric"]
     frame = result.frame
     assert [*frame.columns][:9] == [*columns, "value"]
     assert not frame.duplicated(columns).any()
     clean = frame[frame["run"] == "clean"]
     assert len(clean) == len(TEXTS) * len(LOGPROBS)
-    assert clean[["pair", "layer", "coefficient", "position", "sample"]].isna().all(axis=None)
+    assert clean[["vector", "layer", "coefficient", "position", "sample"]].isna().all(axis=None)
     assert len(frame) == (1 + 4 * 3) * len(TEXTS) * len(LOGPROBS)
     assert set(frame["prompt"]) == {*TEXTS}
 
@@ -365,7 +363,7 @@ def test_bad_input_is_refused_before_anything_runs(neo, monkeypatch, options, er
 
 def test_one_value_where_several_belong_is_named():
     with pytest.raises(al.SweepError, match=r"layers is 1: give a list, \[1\]"):
-        several("layers", 1)
+        as_list("layers", 1)
 
 
 @pytest.mark.parametrize(("kind", "what"), [(int, "an integer"), (float, "a number")])

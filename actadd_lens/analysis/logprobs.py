@@ -34,7 +34,7 @@ def token_logprobs(
     steering: Steering = None,
     *,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> list[Float[Tensor, "pos"]]:
     """Log-probability of every token of the texts, given those before it.
 
@@ -43,7 +43,7 @@ def token_logprobs(
         texts: BOS is put in front of each.
         steering: A vector, several that add up, or None.
         batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar; by default where the work lasts.
 
     Returns:
         For each text log p(token i + 1 | tokens 0 to i) in nats, i = 0, 1, ...: one value less
@@ -67,7 +67,7 @@ def sequence_logprobs(
     sequences: Sequence[Sequence[int]],
     steering: Steering = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> list[Float[Tensor, "pos"]]:
     """As ``token_logprobs``, of sequences of token ids."""
     if batch_size is not None:

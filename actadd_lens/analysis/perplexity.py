@@ -36,7 +36,7 @@ def perplexity_ratio(
     mask_injected: bool = True,
     labels: Sequence[str] | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> DataFrame:
     """Perplexity of each text under the steered model over that under the clean one.
 
@@ -85,7 +85,7 @@ def prompting_ratio(
     *,
     labels: Sequence[str] | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> DataFrame:
     """Steering against prompting on the same texts: the prompt's words are put before the text.
 

@@ -137,8 +137,7 @@ def ablate(
     if kind == "reach" and (options["store"] or question.metrics):
         raise click.UsageError("reach has one metric and no store: leave --metric, --store out")
     with status(f"loading {model}"):
-        from actadd_lens import testbed
-        from actadd_lens.sweeps import ablations
+        from actadd_lens import sweeps, testbed
         from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
@@ -148,9 +147,9 @@ def ablate(
         layer = known[0] if layer is None else layer
         c = known[1] if coefficient is None else coefficient
     settings = _settings(question, options, ("random",))
-    result: ablations.Ablation
+    result: sweeps.Ablation
     if kind == "layers":
-        result = ablations.layer_transplant(
+        result = sweeps.layer_transplant(
             bridge, question.pair, prompts, coefficient=c, metrics=question.measured, **settings
         )
     else:
@@ -158,18 +157,16 @@ def ablate(
         if kind == "reach":
             settings = {k: v for k, v in settings.items() if k != "store"}
             settings["samples"] = max(1, settings["samples"])
-            result = ablations.steering_reach(bridge, vector, prompts, **settings)
+            result = sweeps.steering_reach(bridge, vector, prompts, **settings)
         else:
             by_position = kind == "positions"
-            take_apart = (
-                ablations.position_ablation if by_position else ablations.dimension_ablation
-            )
+            take_apart = sweeps.position_ablation if by_position else sweeps.dimension_ablation
             result = take_apart(bridge, vector, prompts, metrics=question.measured, **settings)
     _write(result, out, options["store"])
     name = result.metrics[0]
     unit = "nats" if kind == "reach" else question.unit
     _draw(f"{kind}_{name}", result.plot(name, unit=unit), out)
-    _print(result, [key for key in result.keys if key not in ("pair", "coefficient")], name)
+    _print(result, [key for key in result.keys if key not in ("vector", "coefficient")], name)
 
 
 def _settings(

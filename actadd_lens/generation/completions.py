@@ -123,7 +123,7 @@ def generate(
     seed: int = 0,
     stop_at_eos: bool = True,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Completions:
     """Continue prompts, steered or not.
 
@@ -147,7 +147,7 @@ def generate(
         stop_at_eos: Whether a completion ends at the tokenizer's EOS.
         batch_size: Completions decoded at once; by default as many as fit into 2 GiB, at most 128.
             It changes speed and memory, no result.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar; by default where the work lasts.
 
     Returns:
         ``samples`` completions of each prompt, in the order of the prompts.

@@ -20,7 +20,7 @@ from actadd_lens.reproduction.readings import ORDER, Readings, as_readings, text
 from actadd_lens.reproduction.setup import BASELINES, Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval
-from actadd_lens.sweeps.cells import CLEAN, STEERED
+from actadd_lens.sweeps.configurations import CLEAN, STEERED
 
 PAPERS_COEFFICIENT = 1.0
 METRIC = "log_ratio"
@@ -73,7 +73,7 @@ def perplexities(setup: Setup, concept: Concept, groups: Mapping[str, str]) -> R
         if cell.run.prefix:
             read = known["logprob_prompted"]
         else:
-            each = token_logprobs(setup.model, texts, cell.run.vectors, progress=shown)
+            each = token_logprobs(setup.model, texts, cell.run.steering, progress=shown)
             # The last of them, which are behind the rows of the vector.
             tails = zip(each, known["n_tokens"], strict=True)
             read = pd.Series([float(row[-n:].mean()) for row, n in tails])

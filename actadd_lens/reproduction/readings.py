@@ -10,8 +10,7 @@ import pandas as pd
 
 from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean, proportion
 from actadd_lens.sweeps import Result
-from actadd_lens.sweeps.results import interval_of
-from actadd_lens.sweeps.tables import typed
+from actadd_lens.sweeps.results import interval_of, typed
 
 NAMES = {"mean_difference": "mean difference"}
 """What runs are called in reports, where that is not the name of the control."""

@@ -21,7 +21,7 @@ from actadd_lens.reproduction.report import overview, report
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.sizes import Sizes
 from actadd_lens.sweeps.identity import plain
-from actadd_lens.sweeps.settings import differences
+from actadd_lens.sweeps.store import differences
 from actadd_lens.vectors.files import prepare_directory, write_atomically
 
 

@@ -17,10 +17,10 @@ from actadd_lens.reproduction.readings import Readings
 from actadd_lens.reproduction.sizes import Sizes
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.sweeps import Best, Result, SweepResult
-from actadd_lens.sweeps.cells import STEERED, Cell, Run, clean_cell
-from actadd_lens.sweeps.controls import control_vector
-from actadd_lens.sweeps.grids import Grid
+from actadd_lens.sweeps.configurations import STEERED, Configuration, Grid, Run, clean_configuration
+from actadd_lens.sweeps.controls import Steered, make_control
 from actadd_lens.sweeps.identity import fingerprint, hashed
+from actadd_lens.sweeps.measurement import Measurement
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.vectors.extraction import extract, mean_differences
 from actadd_lens.vectors.files import prepare_directory
@@ -114,7 +114,7 @@ class Setup:
         if concept.cell is not None:
             return concept.cell
         grid = Grid({concept.name: concept.pair}, tuple(self.layers), SEARCHED, ("front",), ())
-        cells = list(grid.cells(self.model, self.seed))
+        cells = list(grid.configurations(self.model, self.seed))
         best = self._best(self._search_of(concept), cells, concept)
         return best.layer, best.coefficient
 
@@ -123,7 +123,7 @@ class Setup:
         """What a search is called, here and in its file."""
         return f"{kind}_{concept.name}_{hashed(concept.selection)}"
 
-    def _best(self, name: str, cells: Sequence[Cell], concept: Concept) -> Best:
+    def _best(self, name: str, cells: Sequence[Configuration], concept: Concept) -> Best:
         """The cell with the most sound successes on the selection prompts.
 
         It is searched for once, and kept beside the experiments' directories for all of them.
@@ -145,7 +145,7 @@ class Setup:
         """The vector of a pair."""
         return extract(self.model, pair, [layer])[layer]
 
-    def baselines(self, concept: Concept) -> list[Cell]:
+    def baselines(self, concept: Concept) -> list[Configuration]:
         """The clean run, the steered one at the concept's cell, and every baseline.
 
         The mean difference has a coefficient of its own, searched for: it is added at every
@@ -155,7 +155,7 @@ class Setup:
         steered = self.arms(concept, self.vector(concept.pair, layer), c)
         mean, found = self.mean_difference(concept)
         where = {**_labels(concept, mean, found), "run": "mean_difference"}
-        return [clean_cell(), *steered, Cell(where, Run((found * mean,)))]
+        return [clean_configuration(), *steered, Configuration(where, Run((found * mean,)))]
 
     def arms(
         self,
@@ -164,7 +164,7 @@ class Setup:
         c: float,
         controls: Sequence[str] = BASELINES[:-1],
         **labels: Any,
-    ) -> list[Cell]:
+    ) -> list[Configuration]:
         """The cell of a vector of a concept, and those of its controls.
 
         Args:
@@ -175,19 +175,19 @@ class Setup:
             **labels: Of these cells, in place of the vector's own or beside them.
         """
         where = {**_labels(concept, vector, c), **labels}
-        cells = [Cell({**where, "run": STEERED}, Run((c * vector,)))]
+        cells = [Configuration({**where, "run": STEERED}, Run((c * vector,)))]
         for name in controls:
             run = (
                 Run(prefix=concept.pair.positive)
                 if name == "prompted"
-                else Run((control_vector(name, c * vector, self.seed),))
+                else Run((make_control(name, Steered(c * vector, self.seed)),))
             )
-            cells.append(Cell({**where, "run": name}, run))
+            cells.append(Configuration({**where, "run": name}, run))
         return cells
 
     def grid(
         self, concept: Concept, layers: Sequence[int], coefficients: Sequence[float]
-    ) -> list[Cell]:
+    ) -> list[Configuration]:
         """Every layer and coefficient with every baseline, and the clean run.
 
         The mean difference has the coefficient of its cell here.
@@ -198,7 +198,7 @@ class Setup:
             pairs, tuple(layers), tuple(map(float, coefficients)), ("front",), BASELINES,
             only=concept.name,
         )  # fmt: skip
-        return list(grid.cells(self.model, self.seed))
+        return list(grid.configurations(self.model, self.seed))
 
     def mean_difference(self, concept: Concept) -> tuple[SteeringVector, float]:
         """Contrastive activation addition as it does best, and its coefficient.
@@ -219,7 +219,9 @@ class Setup:
             for c in MEAN_SEARCHED
             for cell in self.arms(concept, mean, c, (), pair=token)
         ]
-        best = self._best(self._search_of(concept, "search_mean"), [clean_cell(), *cells], concept)
+        best = self._best(
+            self._search_of(concept, "search_mean"), [clean_configuration(), *cells], concept
+        )
         self.found[f"mean difference for {concept.name}"] = (
             f"of {len(concept.pairs)} pairs, {best.pair}, coefficient {best.coefficient:g}, at "
             f"every position of layer {best.layer}; {_chosen(best)}, where "
@@ -230,7 +232,7 @@ class Setup:
     def measured(
         self,
         name: str,
-        cells: Sequence[Cell],
+        cells: Sequence[Configuration],
         prompts: Sequence[str],
         metrics: Sequence[Metric],
         *,
@@ -253,12 +255,12 @@ class Setup:
         n = self.sizes.samples if samples is None else samples
         options = {**self.sampling, "batch_size": self.batch_size} if n else {}
         self.asked.append(self._ask(name, cells, prompts, metrics, n))
-        found: Result = measure(
-            Result, self.model, cells, prompts, metrics,
+        found = measure(Measurement.of(
+            self.model, cells, prompts, metrics,
             {"kind": name, "cells": _described(cells)},
             samples=n, seed=self.seed, store=(directory or self.directory) / f"{name}.sqlite",
             progress=self.progress, **options,
-        )  # fmt: skip
+        ))  # fmt: skip
         if not found.complete:
             raise KeyboardInterrupt
         return found
@@ -266,13 +268,13 @@ class Setup:
     def _ask(
         self,
         name: str,
-        cells: Sequence[Cell],
+        cells: Sequence[Configuration],
         prompts: Sequence[str],
         metrics: Sequence[Metric],
         samples: int,
     ) -> Ask:
         runs = list(dict.fromkeys(cell.run for cell in cells))
-        layers = [run.vectors[0].layer if run.vectors else 0 for run in runs]
+        layers = [run.steering[0].layer if run.steering else 0 for run in runs]
         by_layer = max((_by_label(cells, axis) for axis in LAYER_AXES), key=len)
         # A prompt in words is the same run at every layer.
         shared = set.intersection(*by_layer.values()) if by_layer else set()
@@ -325,7 +327,7 @@ def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any
     }
 
 
-def _by_label(cells: Sequence[Cell], name: str) -> dict[Any, set[Run]]:
+def _by_label(cells: Sequence[Configuration], name: str) -> dict[Any, set[Run]]:
     """Runs by the value of a label, those of cells that have one."""
     found: dict[Any, set[Run]] = {}
     for cell in cells:
@@ -334,13 +336,13 @@ def _by_label(cells: Sequence[Cell], name: str) -> dict[Any, set[Run]]:
     return found
 
 
-def _described(cells: Sequence[Cell]) -> str:
+def _described(cells: Sequence[Configuration]) -> str:
     """A hash of everything that is run."""
     digest = hashlib.sha256()
     for cell in cells:
         digest.update(json.dumps(dict(cell.labels), sort_keys=True).encode())
         digest.update(cell.run.prefix.encode())
-        for vector in cell.run.vectors:
+        for vector in cell.run.steering:
             digest.update(f"{vector.hook_point} {vector.position} {vector.rows.shape}".encode())
             digest.update(vector.rows.numpy().tobytes())
     return digest.hexdigest()[:16]

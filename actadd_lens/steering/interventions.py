@@ -184,7 +184,7 @@ class _Edit:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, Tensor) or hasattr(value, "rows"):
+            if name in ("direction", "a", "b"):
                 object.__setattr__(self, name, _direction(name, value))
             elif isinstance(value, float) and not math.isfinite(value):
                 raise VectorError(f"{name} is {value}: give a finite number")

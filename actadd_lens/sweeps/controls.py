@@ -1,90 +1,193 @@
-"""Controls: what a steered cell is set beside, by name.
+"""Controls: what a steered configuration is compared with, by name.
 
-"random" adds rows of the same norms in random directions, "random:1", "random:2", ... other draws
-of the same; "negated" the vector's negative; "shuffled" the vector's rows in another order;
-"prompted" steers nothing, but puts the positive prompt in front as text; "mean_difference" is
-contrastive activation addition over all pairs of the sweep, at position "all".
+A control is a function from a ``Steered`` configuration to what is run in its place: a vector, an
+intervention, several of them, or a text that is put in front of every prompt. ``register_control``
+gives it the name by which sweeps and ablations know it:
+
+    @register_control("halved")
+    def halved(of: Steered) -> SteeringVector:
+        return 0.5 * of.vector
+
+    al.sweep(model, ("Love", "Hate"), prompts, metrics="kl", controls=["random", "halved"])
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 from actadd_lens.errors import SweepError
 from actadd_lens.models.base import Bridge
-from actadd_lens.sweeps.cells import CLEAN, STEERED, Run
 from actadd_lens.vectors.extraction import mean_differences
 from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.vectors.vector import SteeringVector
 
-NAMES = ("random", "negated", "prompted", "shuffled", "mean_difference")
-DEFAULT = ("random", "negated")
+STEERED = "steered"
+"""The run of the vector itself, in the column ``run``."""
+CLEAN = "clean"
+"""The run without steering."""
+DEFAULT: tuple[str, ...] = ("random", "negated")
+
+Needs: TypeAlias = Literal["vector", "rows", "pair", "pairs"]
+"""What a control is made from: the vector; the order of its rows; its contrast pair, or all."""
 
 
-def check_controls(controls: Sequence[str], n_pairs: int) -> None:
-    """Raise ``SweepError`` for a control that is unknown, named twice, or not to be had."""
+@dataclass(frozen=True, eq=False)
+class Steered:
+    """A steered configuration, and what it was made from."""
+
+    vector: Any
+    """The vector or intervention: times its coefficient, at its position."""
+    seed: int = 0
+    draw: int = 0
+    """The k of "random:k"."""
+    model: Bridge | None = None
+    layer: int | None = None
+    coefficient: float | None = None
+    pair: ContrastPair | None = None
+    """The pair that the vector was extracted from, if any."""
+    pairs: Sequence[ContrastPair] = ()
+    """All pairs of the sweep."""
+    layers: Sequence[int] = ()
+    """All layers that pairs are extracted at."""
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """What a control keeps for other configurations of the sweep. Configurations that get the same
+    object from it share the work."""
+
+    def own_control(self, name: str) -> Any:
+        """The control that an intervention makes for itself, by its method ``control``.
+
+        Raises:
+            SweepError: It makes none of this name.
+        """
+        make = getattr(self.vector, "control", None)
+        made = make(name, (self.seed + self.draw) % 2**64) if make else None
+        if made is None:
+            raise SweepError(
+                f"{type(self.vector).__name__} has no control {name!r}: leave it out, "
+                "e.g. controls=(), or give the class a method control(name, seed)"
+            )
+        return made
+
+
+@dataclass(frozen=True)
+class Control:
+    """A registered control."""
+
+    make: Callable[[Steered], Any]
+    needs: Needs
+    draws: bool
+
+
+_CONTROLS: dict[str, Control] = {}
+
+
+def register_control(
+    name: str, *, needs: Needs = "vector", draws: bool = False
+) -> Callable[[Callable[[Steered], Any]], Callable[[Steered], Any]]:
+    """Register a control under a name; a decorator.
+
+    Args:
+        name: Of the control, as in ``sweep(controls=[name])`` and the column ``run``.
+        needs: What it is made from. Ablations have "vector" only.
+        draws: Whether "name:1", "name:2", ... are further draws, told by ``Steered.draw``.
+
+    Raises:
+        SweepError: The name is reserved, or another module's.
+
+    >>> @register_control("halved")
+    ... def halved(of):
+    ...     return 0.5 * of.vector
+    """
+
+    def register(make: Callable[[Steered], Any]) -> Callable[[Steered], Any]:
+        known = _CONTROLS.get(name)
+        if name in (STEERED, CLEAN) or (known and known.make.__module__ != make.__module__):
+            raise SweepError(f"the control {name!r} exists already: choose another name")
+        _CONTROLS[name] = Control(make, needs, draws)
+        return make
+
+    return register
+
+
+def check_controls(controls: Sequence[str], lacking: Mapping[Needs, str]) -> None:
+    """Raise ``SweepError`` for a control that is unknown, given twice, or cannot be made.
+
+    Args:
+        controls: Names.
+        lacking: What there is not, and how an error says so.
+    """
     if isinstance(controls, str):
         raise SweepError(f"controls is {controls!r}: give a list, [{controls!r}]")
-    for control in controls:
-        if control not in NAMES and _draw(control) is None:
+    for name in controls:
+        found = _find(name)
+        if found is None:
             why = ""
-            if control in (STEERED, CLEAN):
-                why = f" ({control!r} cells are always there)"
+            if name in (STEERED, CLEAN):
+                why = f" ({name!r} configurations are always there)"
             raise SweepError(
-                f"unknown control {control!r}{why}: choose from {', '.join(NAMES)}, and "
+                f"unknown control {name!r}{why}: choose from {', '.join(_CONTROLS)}, and "
                 "random:1, random:2, ... for more draws"
             )
-        if list(controls).count(control) > 1:
-            raise SweepError(f"control {control!r} given more than once: name each once")
-    if "mean_difference" in controls and n_pairs < 2:
-        raise SweepError(
-            f"control 'mean_difference' is over several pairs, the sweep has {n_pairs}: "
-            "give more pairs, or leave it out"
-        )
+        if list(controls).count(name) > 1:
+            raise SweepError(f"control {name!r} given more than once: name each once")
+        if found[0].needs in lacking:
+            raise SweepError(f"control {name!r} {lacking[found[0].needs]}")
 
 
-@dataclass
-class Controls:
-    """Makes the runs of controls; what does not depend on the cell is made once."""
-
-    model: Bridge
-    names: Sequence[str]
-    pairs: Sequence[ContrastPair]
-    layers: Sequence[int]
-    seed: int
-    _prompted: dict[ContrastPair, Run] = field(default_factory=dict)
-    _differences: dict[tuple[int, float], Run] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_controls(self.names, len(self.pairs))
-        wanted = self.layers if "mean_difference" in self.names else ()
-        self._means = mean_differences(self.model, self.pairs, wanted) if wanted else {}
-
-    def run(self, name: str, pair: ContrastPair, vector: SteeringVector, c: float) -> Run:
-        """The control ``name`` of a cell: its pair, its vector times c, and c."""
-        if name == "prompted":
-            return self._prompted.setdefault(pair, Run(prefix=pair.positive))
-        if name == "mean_difference":
-            layer = vector.layer
-            run = Run((c * self._means[layer],))
-            return self._differences.setdefault((layer, c), run)
-        return Run((control_vector(name, vector, self.seed),))
+def make_control(name: str, of: Steered) -> Any:
+    """What is run for the control ``name`` of a configuration: steering, or a text in front."""
+    found = _find(name)
+    if found is None:
+        raise SweepError(f"unknown control {name!r}: register it")
+    control, draw = found
+    return control.make(replace(of, draw=draw))
 
 
-def control_vector(name: str, vector: SteeringVector, seed: int) -> SteeringVector:
-    """A control that is made of the vector alone."""
-    if name == "negated":
-        return -vector
-    if name == "shuffled":
-        return vector.shuffled(seed) if vector.rows.any() else vector
-    return vector.random_like((seed + (_draw(name) or 0)) % 2**64)
+def _find(name: str) -> tuple[Control, int] | None:
+    """A control and the number of its draw, 0 where none is named."""
+    if name in _CONTROLS:
+        return _CONTROLS[name], 0
+    found = re.fullmatch(r"(.+):([1-9]\d{0,5})", str(name))
+    control = _CONTROLS.get(found[1]) if found else None
+    return (control, int(found[2])) if found and control and control.draws else None
 
 
-def _draw(control: str) -> int | None:
-    """0 for "random", k for "random:k", None for anything else.
+@register_control("random", draws=True)
+def random(of: Steered) -> Any:
+    """Rows of the same norms in random directions."""
+    return of.own_control("random")
 
-    >>> _draw("random:2")
-    2
-    """
-    found = re.fullmatch(r"random(?::([1-9]\d{0,5}))?", str(control))
-    return int(found[1] or 0) if found else None
+
+@register_control("negated")
+def negated(of: Steered) -> Any:
+    """The vector's negative."""
+    return of.own_control("negated")
+
+
+@register_control("prompted", needs="pair")
+def prompted(of: Steered) -> str:
+    """No vector; the positive prompt is put in front as text."""
+    if of.pair is None:
+        raise SweepError("control 'prompted' needs a contrast pair: leave it out")
+    return of.pair.positive
+
+
+@register_control("shuffled", needs="rows")
+def shuffled(of: Steered) -> Any:
+    """The vector's rows in another order."""
+    return of.own_control("shuffled")
+
+
+@register_control("mean_difference", needs="pairs")
+def mean_difference(of: Steered) -> SteeringVector:
+    """Contrastive activation addition over all pairs of the sweep, at position "all"."""
+    if of.model is None or of.layer is None:
+        raise SweepError("control 'mean_difference' needs a model and a layer")
+    means, key = of.shared.setdefault("means", {}), ("mean", of.layer, of.coefficient)
+    if of.layer not in means:
+        layers = of.layers if of.layer in of.layers else [of.layer]
+        means.update(mean_differences(of.model, of.pairs, layers))
+    c = 1.0 if of.coefficient is None else of.coefficient
+    made: SteeringVector = of.shared.setdefault(key, c * means[of.layer])
+    return made

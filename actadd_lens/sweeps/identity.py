@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
 
 _DEEP = 6
 """Objects within objects that are looked into."""
@@ -21,7 +22,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def fingerprint(model: Bridge) -> str:
     """A hash that changes with any weight of the model, and with its precision."""
-    return _weights(model.original_model)
+    return _weights(BridgeModel(model).module)
 
 
 def described(value: object, depth: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""What a measurement came to: a tidy table, means with intervals, and a file."""
+"""The result of a measurement: a tidy table, means with intervals, and a file."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from actadd_lens import display
 from actadd_lens.errors import SweepError, SweepFileError
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
-from actadd_lens.sweeps.cells import CLEAN, STEERED
-from actadd_lens.sweeps.tables import typed
+from actadd_lens.sweeps.configurations import CLEAN, KEYS, STEERED, Configuration, Run
+from actadd_lens.sweeps.store import Store
 from actadd_lens.vectors.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,35 +21,35 @@ else:
     DataFrame = Series = Any  # pandas takes half a second to import: only where a frame is made
 
 FORMAT = "actadd_lens.result"
-VERSION = "1"
+VERSION = "2"
 BESIDE = ("dose", "kl")
-"""What is measured of every cell, whatever the metrics are."""
+"""What is measured of every configuration, whatever the metrics are."""
 
 DISPLAYED = 24
-"""Cells that a notebook shows of each metric."""
+"""Configurations that a notebook shows of each metric."""
 
 Own = TypeVar("Own", bound="Result")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """Figures of many cells."""
+    """Values of many configurations."""
 
     frame: DataFrame
-    """A row for each value: the columns that name its cell (``keys``), ``prompt`` (its text),
-    ``sample`` (empty for logit metrics), ``metric`` and ``value``; beside them ``prompt_index``,
-    ``dose`` (norm of what is added over that of the clean stream there), ``kl`` (KL(cell || clean)
-    of the token after the prompt, nats) and ``text`` (of a completion)."""
+    """A row for each value: the columns that name its configuration (``keys``), ``prompt`` (its
+    text), ``sample`` (empty for logit metrics), ``metric`` and ``value``; then
+    ``prompt_index``, ``dose`` (norm of what is added over that of the clean stream there),
+    ``kl`` (KL(run || clean) of the token after the prompt, nats) and ``text`` (of a completion)."""
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Model, pairs, prompts, metrics, options and versions, enough to run again: plain JSON."""
+    """Model, vectors, prompts, metrics, options and versions, enough to run again: plain JSON."""
 
     complete: bool = True
-    """False if the work was interrupted: some cells are missing, or lack prompts."""
+    """False if the work was interrupted: some configurations are missing, or lack prompts."""
 
     @property
     def keys(self) -> list[str]:
-        """Columns that name a cell."""
+        """Columns that name a configuration."""
         columns = list(self.frame.columns)
         return columns[: columns.index("prompt")]
 
@@ -70,17 +70,17 @@ class Result:
         return {str(name): int(n) for name, n in absent.items() if n}
 
     def summary(self, confidence: float = 0.95) -> DataFrame:
-        """Mean of each cell and metric, with its bootstrap interval over prompts.
+        """Mean of each configuration and metric, with its bootstrap interval over prompts.
 
         Args:
-            confidence: Coverage of the intervals; each is of its own cell, whatever else was
-                searched.
+            confidence: Coverage of the intervals; each is of its own configuration,
+                whatever else was searched.
 
         Returns:
             ``keys``, ``metric``, ``mean``, ``low``, ``high``, ``n`` (prompts), ``missing`` (NaN
-            values left out), and the mean ``dose`` and ``kl`` of the cell. Where nothing is
-            left, or a value is infinite, the interval is NaN. For a metric that says that it is
-            a share (``share = True``), Wilson's interval stands where all prompts of a cell
+            values left out), and the mean ``dose`` and ``kl``. Where nothing is left, or a
+            value is infinite, the interval is NaN. For a metric that says that it is a share
+            (``share = True``), Wilson's interval is given where all prompts of a configuration
             agree: resampling shows no spread there.
         """
         by = [*self.keys, "metric"]
@@ -92,7 +92,7 @@ class Result:
     def intervals(
         self, rows: DataFrame, by: Sequence[str] | None = None, confidence: float = 0.95
     ) -> DataFrame:
-        """``mean``, ``low``, ``high``, ``n``, ``missing`` of groups of rows, cells by default."""
+        """``mean``, ``low``, ``high``, ``n``, ``missing`` of groups of rows."""
         import pandas as pd
 
         columns = self.keys if by is None else list(by)
@@ -112,7 +112,7 @@ class Result:
         return interval_of(rows["value"], rows["prompt"], confidence, share=share)
 
     def values_of(self, metric: str) -> DataFrame:
-        """The rows of one metric; of "dose" and "kl" too, a row for each cell and prompt.
+        """The rows of one metric; of "dose" and "kl" too, a row for each run and prompt.
 
         Raises:
             SweepError: There is no such metric, or an interrupted sweep did not come to it.
@@ -177,16 +177,21 @@ class Result:
         found = tuple(header.get(name) for name in ("format", "version", "kind"))
         if found != (FORMAT, VERSION, cls.__name__):
             raise SweepFileError(
-                f"{path} is no {cls.__name__}: it says format {found[0]!r}, version {found[1]!r}, "
-                f"kind {found[2]!r}; expected {FORMAT!r}, {VERSION!r}, {cls.__name__!r}"
+                f"{path} is not a {cls.__name__}: it says format {found[0]!r}, version "
+                f"{found[1]!r}, kind {found[2]!r}; expected {FORMAT!r}, {VERSION!r}, "
+                f"{cls.__name__!r}"
             )
         places = [json.loads(p) if isinstance(p, str) else None for p in frame["position"]]
         frame = typed(frame.assign(position=pd.Series(places, dtype=object)))
         return cls(frame, header["provenance"], header["complete"])
 
     def _note(self, note: str) -> str:
-        """A figure's note; it says so if cells or prompts are missing."""
-        return note if self.complete else f"{note}; interrupted: not every cell has every prompt"
+        """A figure's note; it says so if something is missing."""
+        return (
+            note
+            if self.complete
+            else f"{note}; interrupted: not every configuration has every prompt"
+        )
 
     def _repr_html_(self) -> str:
         title, *remarks = repr(self).splitlines()
@@ -201,7 +206,7 @@ class Result:
         )
 
     def _displayed(self, metric: str, *, unfolded: bool) -> display.Markup:
-        """The first cells of a metric, each beside its controls."""
+        """The first configurations of a metric, each next to its controls."""
         import pandas as pd
 
         rows = self.frame[self.frame["metric"] == metric]
@@ -216,7 +221,8 @@ class Result:
                 clean = f": clean {brief(self.interval(own))}"
             elif cell in cells or len(cells) < DISPLAYED:
                 cells.setdefault(cell, {})[of["run"]] = brief(self.interval(own))
-        told = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1] or [0, 1, 2]
+        varying = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1]
+        varying = varying or [0, 1, 2]
         found = dict.fromkeys(run for texts in cells.values() for run in texts)
         runs = sorted(found, key=lambda run: run != STEERED)  # after an interrupt it may come late
         every = rows.loc[rows["run"] != CLEAN, labels].drop_duplicates()
@@ -224,14 +230,14 @@ class Result:
         return display.folded(
             f"{metric}{clean}",
             display.table(
-                [*(labels[i] for i in told), *("steered" if r == STEERED else r for r in runs)],
+                [*(labels[i] for i in varying), *runs],
                 [
-                    [*(cell[i] for i in told), *(display.unbroken(texts.get(r)) for r in runs)]
+                    [*(cell[i] for i in varying), *(display.unbroken(texts.get(r)) for r in runs)]
                     for cell, texts in cells.items()
                 ],
-                tinted=len(told) if STEERED in found else None,
+                tinted=len(varying) if STEERED in found else None,
             ),
-            display.muted(f"... and {left} more cells" if left else ""),
+            display.muted(f"... and {left} more configurations" if left else ""),
             unfolded=unfolded,
         )
 
@@ -239,14 +245,14 @@ class Result:
         cells = self.frame[self.keys].drop_duplicates()
         controls = [c for c in cells["run"].unique() if c != STEERED]
         lines = [
-            f"{type(self).__name__}({(cells['run'] == STEERED).sum()} cells, "
+            f"{type(self).__name__}({(cells['run'] == STEERED).sum()} configurations, "
             f"{self.frame['prompt_index'].nunique()} prompts, {len(self.frame)} values)",
             f"  metrics: {', '.join(self.metrics)}",
             f"  controls: {', '.join(controls) or 'none'}",
         ]
         lines += [f"  {n} values of {name} are NaN" for name, n in self.missing.items()]
         if not self.complete:
-            lines.append("  interrupted: not every cell has every prompt")
+            lines.append("  interrupted: not every configuration has every prompt")
         return "\n".join(lines)
 
 
@@ -273,7 +279,7 @@ def brief(interval: ClusterInterval) -> str:
 
 
 def noted(cells: DataFrame, unit: str | None) -> str:
-    """What a map has no room to draw: n, the widest interval, and what the controls come to."""
+    """What a map cannot show: n, the widest interval, and the range of the controls."""
     scale, sign, points = (100, " %", " points") if unit == "%" else (1, "", "")
     steered = cells[cells["run"] == STEERED]
     half = scale * (steered["high"] - steered["low"]).max() / 2
@@ -285,3 +291,66 @@ def noted(cells: DataFrame, unit: str | None) -> str:
         ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
         spans.append(f"{name} {' to '.join(ends)}{sign}")
     return "; ".join([note, *([f"over the grid: {', '.join(spans)}"] if spans else [])])
+
+
+TYPES = {"layer": "Int64", "coefficient": "Float64", "sample": "Int64"}
+
+
+def tabulated(
+    configurations: Sequence[Configuration],
+    runs: Sequence[Run],
+    texts: Sequence[str],
+    metrics: Sequence[str],
+    store: Store,
+) -> DataFrame:
+    """The rows of a store as a table: one for each value of each configuration."""
+    import pandas as pd
+
+    place = {run: i for i, run in enumerate(runs)}
+    extra = [name for name in configurations[-1].labels if name not in KEYS]
+    # As objects: a column of positions may hold names and numbers, and has no NaN.
+    labels = pd.DataFrame(
+        {
+            name: pd.Series([c.labels.get(name) for c in configurations], dtype=object)
+            for name in KEYS
+        }
+        | {name: [c.labels.get(name) for c in configurations] for name in extra}
+    ).assign(run_index=[place[c.run] for c in configurations], order=range(len(configurations)))
+    values = pd.DataFrame(
+        [(v.run, v.prompt, v.sample, v.metric, v.value) for v in store.values()],
+        columns=["run_index", "prompt_index", "sample", "metric", "value"],
+    ).astype({"sample": "Int64", "value": float})
+    beside = pd.DataFrame(
+        [(m.run, m.prompt, m.dose, m.kl) for m in store.measured()],
+        columns=["run_index", "prompt_index", "dose", "kl"],
+    ).astype({"dose": float, "kl": float})
+    written = pd.DataFrame(
+        [(t.run, t.prompt, t.sample, t.text) for t in store.texts()],
+        columns=["run_index", "prompt_index", "sample", "text"],
+    ).astype({"sample": "Int64"})
+    frame = (
+        labels.merge(values, on="run_index")
+        .merge(beside, on=["run_index", "prompt_index"], how="left")
+        .merge(written, on=["run_index", "prompt_index", "sample"], how="left")
+        .sort_values(["order", "metric", "prompt_index", "sample"], ignore_index=True)
+    )
+    frame["prompt"] = [texts[i] for i in frame["prompt_index"]]
+    frame["metric"] = [metrics[i] for i in frame["metric"]]
+    columns = [*KEYS, *extra, "prompt", "sample", "metric", "value"]
+    frame = frame[[*columns, "prompt_index", "dose", "kl", "text"]]
+    return typed(frame)
+
+
+def typed(frame: DataFrame) -> DataFrame:
+    """The frame with the types that every frame has, wherever it comes from."""
+    import pandas as pd
+
+    for name in ("vector", "position", "run", "text"):
+        column = [None if pd.isna(value) else value for value in frame[name].astype(object)]
+        frame = frame.assign(**{name: pd.Series(column, dtype=object, index=frame.index)})
+    whole = [
+        name
+        for name in frame
+        if frame[name].dtype == float and name not in ("value", "dose", "kl", "fraction", *TYPES)
+    ]
+    return frame.astype({**TYPES, **dict.fromkeys(whole, "Int64")})

@@ -1,15 +1,20 @@
-"""Sweeps, searched: the best cell, with what it is worth elsewhere, and the Pareto front."""
+"""The result of a sweep: its best configuration, on held-out prompts too, and the Pareto front."""
 
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from actadd_lens.errors import SweepError
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import as_texts
 from actadd_lens.statistics import ClusterInterval
-from actadd_lens.sweeps.cells import CLEAN, STEERED
+from actadd_lens.sweeps.configurations import CLEAN, STEERED, Grid
+from actadd_lens.sweeps.identity import fingerprint
+from actadd_lens.sweeps.measurement import Measurement
+from actadd_lens.sweeps.measuring import measure
 from actadd_lens.sweeps.results import Result, brief, noted
 
 if TYPE_CHECKING:
@@ -18,49 +23,49 @@ if TYPE_CHECKING:
 else:
     DataFrame = Figure = Series = Any  # pandas and matplotlib are slow to import
 
-CELL = ["pair", "layer", "coefficient", "position"]
+PLACE = ["vector", "layer", "coefficient", "position"]
+"""Columns that name a steered configuration."""
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
 @dataclass(frozen=True)
 class Best:
-    """The cell that a search chose."""
+    """The configuration that a search chose."""
 
-    pair: str
+    vector: str
     """Its label."""
     layer: int
     """Injection layer."""
-    coefficient: float
-    """What the vector is multiplied by."""
+    coefficient: float | None
+    """What the vector is multiplied by; None for what cannot be multiplied."""
     position: int | str
-    """Where its rows land."""
+    """Where it is applied."""
     metric: str
     """What was to be high, or low."""
     value: ClusterInterval
-    """On the prompts it was chosen on; the best of many cells looks better than it is."""
+    """On the prompts it was chosen on; the best of many looks better than it is."""
     searched: int
-    """Cells that it is the best of."""
+    """Configurations that it is the best of."""
     allowed: int
     """Those of them that meet ``subject_to``."""
     tied: int
     """Those of the allowed whose mean is the same, itself among them."""
     subject_to: tuple[str, ...] = ()
-    """Limits that the cell keeps to."""
+    """Limits that it keeps to."""
     test: ClusterInterval | None = None
     """On prompts that had no part in the choice."""
     held_out: "SweepResult | None" = field(default=None, repr=False)
-    """All metrics and controls of the chosen cell on those prompts."""
+    """All metrics and controls of the chosen configuration on those prompts."""
 
     def __str__(self) -> str:
-        where = f"{self.pair} at layer {self.layer}, coefficient {self.coefficient:g}"
-        among = f"{self.searched} cells"
+        c = "" if self.coefficient is None else f", coefficient {self.coefficient:g}"
+        among = f"{self.searched} configurations"
         if self.subject_to:
-            among = (
-                f"{self.allowed} cells with {', '.join(self.subject_to)} ({self.searched} tried)"
-            )
-        tied = f"; {self.tied} cells tie" if self.tied > 1 else ""
+            limits = ", ".join(self.subject_to)
+            among = f"{self.allowed} configurations with {limits} ({self.searched} tried)"
+        tied = f"; {self.tied} configurations tie" if self.tied > 1 else ""
         lines = [
-            f"{where}, position {self.position}",
+            f"{self.vector} at layer {self.layer}{c}, position {self.position}",
             f"  best of {among} by {self.metric}: {_shown(self.value)}{tied}",
         ]
         if self.test is not None:
@@ -68,12 +73,41 @@ class Best:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a sweep was made: what is needed to measure one of its configurations again."""
+
+    model: "ref[Bridge]"
+    """A result does not keep its model alive."""
+    grid: Grid
+    metrics: object
+    options: Mapping[str, Any]
+    """Those of ``Measurement``, and sampling options."""
+
+
+def measure_grid(
+    model: Bridge, recipe: Recipe, prompts: str | Sequence[str], **options: Any
+) -> "SweepResult":
+    """Measure the grid of a recipe on prompts, with more options than the recipe has."""
+    configurations = list(recipe.grid.configurations(model, recipe.options["seed"]))
+    measurement = Measurement.of(
+        model,
+        configurations,
+        prompts,
+        recipe.metrics,
+        recipe.grid.settings,
+        **recipe.options,
+        **options,
+    )
+    return replace(measure(measurement, SweepResult), recipe=recipe)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SweepResult(Result):
-    """Figures of every pair, layer, coefficient and position, and of their controls."""
+    """Values of every vector, layer, coefficient and position, and of their controls."""
 
-    again: "Callable[[str, Any, Sequence[str]], SweepResult] | None" = None
-    """Measures one cell on other prompts; None for a result that was loaded."""
+    recipe: Recipe | None = field(default=None, repr=False)
+    """How it was made; None for a result that was loaded."""
 
     def best(
         self,
@@ -83,26 +117,28 @@ class SweepResult(Result):
         lowest: bool = False,
         test_prompts: str | Sequence[str] | None = None,
     ) -> Best:
-        """The steered cell with the highest mean of a metric.
+        """The steered configuration with the highest mean of a metric.
 
-        Of equal cells, the one of the least coefficient and then the lowest layer is taken.
+        Of equal ones, that of the least coefficient and then the lowest layer is taken.
 
         Args:
             metric: What is to be high.
-            subject_to: What a cell must keep to, e.g. ``["valid >= 0.95", "kl <= 2"]``: means of
+            subject_to: What it must keep to, e.g. ``["valid >= 0.95", "kl <= 2"]``: means of
                 metrics, "dose" or "kl".
             lowest: Whether the lowest mean is best.
-            test_prompts: Prompts that were not searched on: the chosen cell and its controls are
-                measured on them too, with the same options.
+            test_prompts: Prompts that were not searched on: the chosen configuration
+                and its controls are measured on them too, with the same options.
 
         Raises:
-            SweepError: No such metric, no cell that keeps to it all, an interrupted sweep, test
+            SweepError: No such metric, nothing that keeps to it all, an interrupted sweep, test
                 prompts that were searched on, or ones for a result that was loaded.
         """
+        import pandas as pd
+
         if not self.complete:
             raise SweepError(
-                "the sweep was interrupted, so not every cell has every prompt: run it again, "
-                "with store= it goes on where it stopped"
+                "the sweep was interrupted, so not every configuration has every prompt: run it "
+                "again, with store= it resumes where it stopped"
             )
         limits = (subject_to,) if isinstance(subject_to, str) else tuple(subject_to)
         rows = self._steered(metric)
@@ -112,22 +148,24 @@ class SweepResult(Result):
             allowed &= self._meets(limit).reindex(means.index)
         if not allowed.any():
             raise SweepError(
-                f"none of {len(means)} cells has a mean {metric} and keeps to "
+                f"none of {len(means)} configurations has a mean {metric} and keeps to "
                 f"{' and '.join(limits)}: relax a limit, or search other coefficients"
                 if means.notna().any()
-                else f"{metric} is NaN in all of {len(means)} cells: see what it is undefined for"
+                else f"{metric} is NaN in all of {len(means)} configurations: see what it is "
+                "undefined for"
             )
         ranked = means[allowed].round(12).rename("mean").reset_index()
         ranked["rank"] = ranked["mean"] if lowest else -ranked["mean"]
         ranked["size"] = ranked["coefficient"].abs()
-        chosen = ranked.sort_values(["rank", "size", "layer"], kind="stable").iloc[0].to_dict()
+        first = ranked.sort_values(["rank", "size", "layer"], kind="stable").iloc[0].to_dict()
+        chosen: dict[Any, Any] = {k: None if pd.isna(v) else v for k, v in first.items()}
         held_out = None
         if test_prompts is not None:
             held_out = self._on_others(chosen, as_texts(test_prompts))
         return Best(
-            pair=str(chosen["pair"]),
+            vector=str(chosen["vector"]),
             layer=int(chosen["layer"]),
-            coefficient=float(chosen["coefficient"]),
+            coefficient=chosen["coefficient"],
             position=chosen["position"],
             metric=metric,
             value=self._interval_at(metric, chosen),
@@ -140,17 +178,18 @@ class SweepResult(Result):
         )
 
     def pareto(self, success: str, cost: str) -> DataFrame:
-        """Every steered cell by what it gains and what it costs, and those that none beats in both.
+        """Every configuration by gain and cost, and those that no other one beats in both.
 
         Args:
             success: Metric that is to be high.
             cost: Metric that is to be low, e.g. "kl" or "dose".
 
         Returns:
-            A row for each steered cell and the clean run: ``pair``, ``layer``, ``coefficient``,
-            ``position``, ``control``; ``success``, ``success_low``, ``success_high`` and the same
-            of ``cost``: means with 95 % intervals over prompts; ``on_front``: whether neither the
-            clean run nor a cell of the same pair is as good in both and better in one.
+            A row for each steered configuration and the clean run: ``vector``, ``layer``,
+            ``coefficient``, ``position``, ``run``; ``success``, ``success_low``, ``success_high``
+            and the same of ``cost``: means with 95 % intervals over prompts; ``on_front``: whether
+            neither the clean run nor a configuration of the same vector is as good in both and
+            better in one.
 
         Raises:
             SweepError: There is no such metric.
@@ -159,7 +198,7 @@ class SweepResult(Result):
         clean = table["run"] == CLEAN
         table["on_front"] = [
             row["run"] == STEERED
-            and not _is_beaten(row, table[clean | (table["pair"] == row["pair"])])
+            and not _is_beaten(row, table[clean | (table["vector"] == row["vector"])])
             for _, row in table.iterrows()
         ]
         return table
@@ -188,8 +227,8 @@ class SweepResult(Result):
             framed: Any = None
             if chosen is not None:
                 place = chosen.layer, chosen.coefficient
-                alone = steered["pair"].nunique() == steered["position"].nunique() == 1
-                framed = place if alone else {(chosen.pair, chosen.position): place}
+                alone = steered["vector"].nunique() == steered["position"].nunique() == 1
+                framed = place if alone else {(chosen.vector, chosen.position): place}
             options.setdefault("note", self._note(noted(cells, options.get("unit"))))
             return plots.heat_map(cells, chosen=framed, label=label, **options)
         options.setdefault("note", self._note(f"95 % intervals, n = {steered['n'].max()} prompts"))
@@ -204,7 +243,7 @@ class SweepResult(Result):
         return draw(cells, ylabel=label, **options)
 
     def plot_pareto(self, success: str, cost: str, **options: Any) -> Figure:
-        """The cells of ``pareto`` and their front.
+        """The configurations of ``pareto`` and their front.
 
         Args:
             success: Metric that is to be high.
@@ -219,7 +258,7 @@ class SweepResult(Result):
         return plots.pareto(self.pareto(success, cost), success=success, cost=cost, **options)
 
     def _axis(self, name: str, metric: str) -> DataFrame:
-        """Means of the steered cells and the clean run, called ``name``."""
+        """Means of the steered configurations and the clean run, called ``name``."""
         rows = self.values_of(metric)
         rows = rows[rows["run"].isin([STEERED, CLEAN])]
         table = self.intervals(rows)[[*self.keys, "mean", "low", "high"]]
@@ -231,22 +270,22 @@ class SweepResult(Result):
         return rows[rows["run"] == STEERED]
 
     def _interval_at(self, metric: str, cell: Mapping[Any, Any]) -> ClusterInterval:
-        """Of one steered cell."""
+        """Of one steered configuration."""
         rows = self.values_of(metric)
         here = rows["run"] == STEERED
-        for name in CELL:
-            here &= rows[name] == cell[name]
+        for name in PLACE:
+            here &= rows[name].isna() if cell[name] is None else rows[name] == cell[name]
         return self.interval(rows[here.fillna(False)])
 
     def _meets(self, limit: str) -> Series:
-        """Whether the mean of each steered cell keeps to a limit such as "valid >= 0.95"."""
+        """Whether the mean of each configuration keeps to a limit such as "valid >= 0.95"."""
         name, compare, bound = limit_of(limit)
         keeps: Series = compare(_means(self._steered(name)), bound)
         return keeps
 
     def _on_others(self, cell: Mapping[Any, Any], prompts: list[str]) -> "SweepResult":
-        """One cell and its controls on held-out prompts."""
-        if self.again is None:
+        """One configuration and its controls on held-out prompts."""
+        if self.recipe is None:
             raise SweepError(
                 "a result that was loaded has no model to measure test prompts with: call "
                 "al.sweep on them, with the layer and coefficient that were chosen"
@@ -257,13 +296,20 @@ class SweepResult(Result):
                 f"{len(seen)} of {len(prompts)} test prompts were searched on, {seen[0]!r} among "
                 "them: give others"
             )
-        found = self.again(self.provenance["model"]["weights"], cell, prompts)
+        model = self.recipe.model()
+        if model is None or fingerprint(model) != self.provenance["model"]["weights"]:
+            raise SweepError(
+                "the model of this sweep is gone, or its weights have changed: call al.sweep on "
+                "the test prompts"
+            )
+        recipe = replace(self.recipe, grid=self.recipe.grid.narrowed(cell))
+        found = measure_grid(model, recipe, prompts)
         if not found.complete:
-            raise SweepError("the test prompts were interrupted: ask for the best cell again")
+            raise SweepError("the test prompts were interrupted: ask for the best one again")
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "again": None}
+        return {**self.__dict__, "recipe": None}
 
 
 def limit_of(text: str) -> tuple[str, Callable[[Any, Any], Any], float]:
@@ -288,9 +334,9 @@ def limit_of(text: str) -> tuple[str, Callable[[Any, Any], Any], float]:
 
 
 def _means(rows: DataFrame) -> Series:
-    """Mean over prompts of each cell, every prompt counting once."""
-    prompts = rows.groupby([*CELL, "prompt_index"], sort=False)["value"].mean()
-    return prompts.groupby(CELL, sort=False).mean()
+    """Mean over prompts of each configuration, every prompt counting once."""
+    prompts = rows.groupby([*PLACE, "prompt_index"], sort=False, dropna=False)["value"].mean()
+    return prompts.groupby(PLACE, sort=False, dropna=False).mean()
 
 
 def _is_beaten(row: Series, others: DataFrame) -> bool:

@@ -12,23 +12,23 @@ Nothing in a file is ever executed: it must hold the tables below, and no trigge
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as short
 from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 from actadd_lens.errors import ActAddError, OutputError, SweepError, SweepFileError
-from actadd_lens.sweeps.settings import differences
 
 Phase: TypeAlias = Literal["logits", "texts"]
 Key: TypeAlias = tuple[int, int]
 """(run, prompt): indices in the lists that the configuration determines."""
 
 APPLICATION = int.from_bytes(b"ALsw", "big")
-VERSION = 1
+VERSION = 2
 SCHEMA = (
     "CREATE TABLE config (content TEXT NOT NULL)",
     """CREATE TABLE done (
@@ -124,7 +124,7 @@ class Store:
                 raise
         except (sqlite3.Error, OSError) as error:
             remedy = "name a file in a directory that exists, is writable, and has room"
-            raise _told(error, name, remedy) from error
+            raise _as_error(error, name, remedy) from error
         return cls(connection, name)
 
     def __enter__(self) -> "Store":
@@ -186,7 +186,7 @@ class Store:
                 "what was added before is kept: make room there, or mend what keeps it from being "
                 "written, and make the same call again, which goes on from there"
             )
-            raise _told(error, self._name, remedy) from error
+            raise _as_error(error, self._name, remedy) from error
 
     def values(self) -> Iterator[Value]:
         """All figures, ordered."""
@@ -214,7 +214,7 @@ class Store:
         try:  # all at once: a statement left open by its reader would outlive close()
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise _told(error, self._name, _ELSEWHERE) from error
+            raise _as_error(error, self._name, _ELSEWHERE) from error
 
 
 def _of(
@@ -314,14 +314,14 @@ def _check_config(connection: sqlite3.Connection, name: str, content: str) -> No
     differing = list(differences({**old, "versions": None}, {**new, "versions": None}))
     if differing:
         more = len(differing) - _MOST_DIFFERENCES
-        told = differing[:_MOST_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
+        shown = differing[:_MOST_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
         raise SweepFileError(
-            f"{name} holds a sweep of other settings: {'; '.join(told)}: "
+            f"{name} holds a sweep of other settings: {'; '.join(shown)}: "
             f"{_ELSEWHERE}, or call with the same arguments"
         )
 
 
-def _told(error: Exception, name: str, remedy: str) -> ActAddError:
+def _as_error(error: Exception, name: str, remedy: str) -> ActAddError:
     """The error that a caller can act on."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without SQLite's details
     if code == sqlite3.SQLITE_BUSY:
@@ -332,3 +332,43 @@ def _told(error: Exception, name: str, remedy: str) -> ActAddError:
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return SweepFileError(f"{name} is no sweep, or damaged: {error}: {_ELSEWHERE}")
     return OutputError(f"cannot read or write {name}: {error}: {remedy}")
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_ABSENT = _Absent()
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Where two JSON values part, with both sides.
+
+    >>> list(differences({"a": {"b": 0}, "c": ["x", "y"]}, {"a": {"b": 1}, "c": ["x", "z"]}))
+    ['a.b: 0 in the file, 1 now', "c[1]: 'y' in the file, 'z' now"]
+    """
+    if old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{name}.{key}" if name else key
+            yield from differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
+    elif isinstance(old, list) and isinstance(new, list):
+        at = _parting(old, new)
+        if len(old) == len(new):
+            yield from differences(old[at], new[at], f"{name}[{at}]")
+        else:
+            lengths = f"{len(old)} items in the file, {len(new)} now"
+            yield f"{name}: {lengths}, the first {at} alike"
+    else:
+        if isinstance(old, str) and isinstance(new, str):  # long ones may begin and end alike
+            start = max(0, _parting(old, new) - 4)
+            old, new = old[start:], new[start:]
+        yield f"{name}: {short(old)} in the file, {short(new)} now"
+
+
+def _parting(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Index of the first item that differs, or at which the shorter one ends."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -18,7 +18,7 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import as_texts, token_texts, tokenize
 from actadd_lens.steering import positions
-from actadd_lens.steering.interventions import Steering
+from actadd_lens.steering.interventions import Intervention, Steering
 from actadd_lens.steering.placement import rows_on
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
@@ -204,7 +204,8 @@ def _landings(vector: SteeringVector, n_tokens: int, prompt: int) -> list[tuple[
     return [(row, position) for position, row in rows if row != positions.NO_ROW]
 
 
-def stream_point(vector: SteeringVector) -> str:
-    """The point of the stream that a vector is added to."""
-    beside = vector.hook_point.endswith(("attn_out", "mlp_out", "attn.hook_out", "mlp.hook_out"))
-    return bridge.hook_point(vector.layer) if beside else vector.hook_point
+def stream_point(intervention: Intervention) -> str:
+    """The point of the stream that an intervention is measured against."""
+    name = intervention.hook_point
+    beside = name.endswith(("attn_out", "mlp_out", "attn.hook_out", "mlp.hook_out"))
+    return bridge.hook_point(bridge.layer_of(name)) if beside else name

@@ -47,8 +47,8 @@ from actadd_lens.reproduction.setup import BASELINES, Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval
 from actadd_lens.sweeps import Result
-from actadd_lens.sweeps.cells import KEYS, STEERED, Cell, Run, clean_cell
-from actadd_lens.sweeps.controls import control_vector
+from actadd_lens.sweeps.configurations import KEYS, STEERED, Configuration, Run, clean_configuration
+from actadd_lens.sweeps.controls import Steered, make_control
 
 PAPER = "It reports no run with two vectors; its reviewers asked for one."
 DIFFERS = "The paper has no such experiment."
@@ -72,7 +72,7 @@ def run(setup: Setup) -> Outcome:
     first, second = concepts
     sound = setup.material.coherence
     ways = _ways(setup, concepts)
-    rows = sum(len(vector.rows) for vector in ways[APART][-1].vectors) - 1
+    rows = sum(len(vector.rows) for vector in ways[APART][-1].steering) - 1
     # Prompts have to be long enough for the pairs of both, and for both side by side.
     joint = replace(setup.material.concept(first.name), others=(*first.others, *second.pairs))
     fitted = joint.fitted(setup.model, setup.sizes.prompts).test
@@ -80,7 +80,7 @@ def run(setup: Setup) -> Outcome:
     prompts = [p for p, length in zip(fitted, lengths, strict=True) if length >= rows]
     read = setup.readings(
         BOTH,
-        [clean_cell(), *_cells(ways, concepts)],
+        [clean_configuration(), *_cells(ways, concepts)],
         prompts,
         [first.success, second.success, sound],
     )
@@ -146,7 +146,7 @@ def _ways(setup: Setup, concepts: Sequence[Concept]) -> Ways:
         # Seeds of their own: vectors of one shape would get the same random directions.
         seeds = (setup.seed, setup.seed + len(BASELINES))
         drawn = zip(vectors, seeds, strict=True)
-        made[name] = [control_vector(name, vector, seed) for vector, seed in drawn]
+        made[name] = [make_control(name, Steered(vector, seed)) for vector, seed in drawn]
     made[BASELINES[-1]] = means
     # Row 0 of a vector is that of BOS, so it may land on the other's last row.
     made[APART] = [vectors[0], vectors[1].at(len(vectors[0].rows) - 1)]
@@ -156,15 +156,15 @@ def _ways(setup: Setup, concepts: Sequence[Concept]) -> Ways:
     return {**ways, "prompted": (Run(prefix=words[0]), Run(prefix=words[1]), Run(prefix=text))}
 
 
-def _cells(ways: Ways, concepts: Sequence[Concept]) -> list[Cell]:
+def _cells(ways: Ways, concepts: Sequence[Concept]) -> list[Configuration]:
     """Each vector alone, and both of every kind."""
     *alone, _ = ways[STEERED]
     cells = [
-        Cell({**dict.fromkeys(KEYS), "pair": c.name, "run": STEERED}, own)
+        Configuration({**dict.fromkeys(KEYS), "pair": c.name, "run": STEERED}, own)
         for c, own in zip(concepts, alone, strict=True)
     ]
     return cells + [
-        Cell({**dict.fromkeys(KEYS), "pair": BOTH, "run": name}, both)
+        Configuration({**dict.fromkeys(KEYS), "pair": BOTH, "run": name}, both)
         for name, (*_, both) in ways.items()
     ]
 
@@ -176,7 +176,7 @@ def _with_additivity(setup: Setup, read: Readings, ways: Ways, prompts: Sequence
 
     def centred(way: Run) -> Float[Tensor, "prompt vocab"]:
         texts = [way.prompted(prompt) for prompt in prompts]
-        logprobs = next_token_logprobs(setup.model, texts, way.vectors).double()
+        logprobs = next_token_logprobs(setup.model, texts, way.steering).double()
         return logprobs - logprobs.mean(dim=1, keepdim=True)
 
     clean, frames = centred(Run()), [read.result.frame]

@@ -40,7 +40,7 @@ from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval, cluster_mean
-from actadd_lens.sweeps.cells import Run
+from actadd_lens.sweeps.configurations import Run
 from actadd_lens.vectors.extraction import extract, mean_difference
 
 PAPER = (
@@ -195,7 +195,7 @@ def _seconds(
     texts = [way.prompted(prompt) for prompt in prompts]
     options = {**setup.sampling, "batch_size": len(prompts), **options}
     started, worked = perf_counter(), process_time()
-    generate(model, texts, way.vectors, seed=setup.seed, stop_at_eos=False, **options)
+    generate(model, texts, way.steering, seed=setup.seed, stop_at_eos=False, **options)
     return perf_counter() - started, process_time() - worked
 
 

@@ -36,7 +36,7 @@ from actadd_lens.reproduction.readings import Readings, as_readings, text_of
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval
-from actadd_lens.sweeps.cells import Cell
+from actadd_lens.sweeps.configurations import Configuration
 
 PAPER = (
     "GPT-2-XL, the wedding vector, LAMA's ConceptNet, P@K for K from 1 to 100: hardly any change."
@@ -113,13 +113,17 @@ def _fitting(setup: Setup, concept: Concept, facts: Sequence[Fact], head: str) -
 
 
 def _ranks(
-    setup: Setup, cells: Sequence[Cell], facts: Sequence[Fact], head: str, ks: Sequence[int]
+    setup: Setup,
+    cells: Sequence[Configuration],
+    facts: Sequence[Fact],
+    head: str,
+    ks: Sequence[int],
 ) -> Readings:
     """Whether each answer is among the K likeliest tokens, in every run."""
     frames = []
     for cell in cells:
         asked = [(cell.run.prompted(head + fact.prompt), fact.answer) for fact in facts]
-        found = answer_ranks(setup.model, asked, cell.run.vectors)
+        found = answer_ranks(setup.model, asked, cell.run.steering)
         labels = {**cell.labels, "prompt": [f"{fact.prompt} {fact.answer}" for fact in facts]}
         frames.append(pd.DataFrame({**labels, "metric": LOGPROB, "value": found["logprob"]}))
         frames += [

@@ -42,8 +42,8 @@ from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Readings, each, text_of
 from actadd_lens.reproduction.setup import BASELINES, Setup
 from actadd_lens.statistics import ClusterInterval
-from actadd_lens.sweeps.ablations.layers import with_norms_of
-from actadd_lens.sweeps.cells import Cell, clean_cell
+from actadd_lens.sweeps.ablations import with_norms_of
+from actadd_lens.sweeps.configurations import Configuration, clean_configuration
 from actadd_lens.vectors.extraction import extract
 
 PAPER = (
@@ -148,20 +148,20 @@ def run(setup: Setup) -> Outcome:
     )
 
 
-def _cells(setup: Setup, concept: Concept, early: int) -> list[Cell]:
+def _cells(setup: Setup, concept: Concept, early: int) -> list[Configuration]:
     """The own layer's vector with every baseline, then those of the other layers."""
     t, c = setup.cell(concept)
     vectors = extract(setup.model, concept.pair, sorted({0, early, t, *setup.layers}))
     _, *own = setup.baselines(concept)
-    cells = [clean_cell(pair=concept.name, recorded=None, norms=None)]
-    cells += [Cell({**cell.labels, "recorded": t, "norms": RAW}, cell.run) for cell in own]
+    cells = [clean_configuration(pair=concept.name, recorded=None, norms=None)]
+    cells += [Configuration({**cell.labels, "recorded": t, "norms": RAW}, cell.run) for cell in own]
     for s, vector in vectors.items():
         if s != t:
             moved = vector.to_hook_point(bridge.hook_point(t))
             scaled = with_norms_of(moved, vectors[t])
             cells += setup.arms(concept, moved, c, BASELINES[:3], recorded=s, norms=RAW)
             cells += setup.arms(concept, scaled, c, (), recorded=s, norms=MATCHED)
-    return [*cells, Cell({**own[0].labels, "recorded": t, "norms": MATCHED}, own[0].run)]
+    return [*cells, Configuration({**own[0].labels, "recorded": t, "norms": MATCHED}, own[0].run)]
 
 
 def _reached(read: Readings, metric: str) -> dict[int, float]:

@@ -29,7 +29,7 @@ from actadd_lens.reproduction.readings import Readings, as_readings, text_of
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval
-from actadd_lens.sweeps.cells import KEYS, STEERED
+from actadd_lens.sweeps.configurations import KEYS, STEERED
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.norms import dose, residual_norms
 from actadd_lens.vectors.vector import SteeringVector

@@ -34,7 +34,7 @@ from actadd_lens.reproduction.criteria import Verdict, at_least
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Readings, text_of
 from actadd_lens.reproduction.setup import Setup
-from actadd_lens.sweeps.cells import CLEAN, Cell, Run, labelled
+from actadd_lens.sweeps.configurations import CLEAN, Configuration, Run, labelled
 from actadd_lens.vectors.norms import cosines
 from actadd_lens.vectors.vector import SteeringVector
 
@@ -108,7 +108,9 @@ def run(setup: Setup) -> Outcome:
     )
 
 
-def _cells(setup: Setup, concept: Concept, vectors: Mapping[str, SteeringVector]) -> list[Cell]:
+def _cells(
+    setup: Setup, concept: Concept, vectors: Mapping[str, SteeringVector]
+) -> list[Configuration]:
     """The clean run, the mean difference, and every pair with its controls."""
     _, c = setup.cell(concept)
     of_all = (CLEAN, "mean_difference")
@@ -119,7 +121,7 @@ def _cells(setup: Setup, concept: Concept, vectors: Mapping[str, SteeringVector]
     for i, ((label, vector), pair) in enumerate(named, start=1):
         steered, random = setup.arms(concept, vector, c, (f"random:{i}",), pair=label)
         labels = {**steered.labels, "run": "prompted"}
-        cells += [steered, random, Cell(labels, prompted[pair.positive])]
+        cells += [steered, random, Configuration(labels, prompted[pair.positive])]
     return cells
 
 

@@ -27,8 +27,8 @@ from actadd_lens.reproduction.criteria import Verdict, told
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Readings, each, text_of
 from actadd_lens.reproduction.setup import BASELINES, Setup
-from actadd_lens.sweeps.ablations.dimensions import CHOICES, orders
-from actadd_lens.sweeps.cells import Cell, clean_cell
+from actadd_lens.sweeps.ablations import CHOICES, orders
+from actadd_lens.sweeps.configurations import Configuration, clean_configuration
 
 PAPER = (
     'GPT-2-XL, the first n % of the residual dimensions of " wedding" x4 - " " x4 at layer 6: the '
@@ -91,20 +91,22 @@ def run(setup: Setup) -> Outcome:
     )
 
 
-def _cells(setup: Setup, concept: Concept) -> list[Cell]:
+def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
     """The whole vector with every baseline, then the parts; all choices have the whole alike."""
     layer, c = setup.cell(concept)
     vector = setup.vector(concept.pair, layer)
     _, *whole = setup.baselines(concept)
-    cells = [clean_cell(pair=concept.name, ablation=None, fraction=None)]
-    cells += [Cell({**cell.labels, **WHOLE}, cell.run) for cell in whole]
+    cells = [clean_configuration(pair=concept.name, ablation=None, fraction=None)]
+    cells += [Configuration({**cell.labels, **WHOLE}, cell.run) for cell in whole]
     for choice, order in orders(vector, setup.seed).items():
         controls = DRAWS if choice == CHOICES[0] else ()
         for share in SHARES[:-1]:
             part = vector.with_dims(order[: _count(share, len(order))])
             cells += setup.arms(concept, part, c, controls, ablation=choice, fraction=share)
         if choice != CHOICES[0]:
-            cells.append(Cell({**whole[0].labels, **WHOLE, "ablation": choice}, whole[0].run))
+            cells.append(
+                Configuration({**whole[0].labels, **WHOLE, "ablation": choice}, whole[0].run)
+            )
     return cells
 
 

@@ -24,7 +24,7 @@ from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import each
 from actadd_lens.reproduction.setup import BASELINES, Setup
 from actadd_lens.steering.positions import ANCHORS
-from actadd_lens.sweeps.cells import Cell, clean_cell
+from actadd_lens.sweeps.configurations import Configuration, clean_configuration
 
 PAPER = (
     "The same vector at the front, in the middle and at the back of prompts, layer 6 of GPT-2-XL: "
@@ -91,7 +91,7 @@ def run(setup: Setup) -> Outcome:
     )
 
 
-def _cells(setup: Setup, concept: Concept) -> list[Cell]:
+def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
     """The front with every baseline, the other places with those that a vector has there."""
     layer, c = setup.cell(concept)
     vector = setup.vector(concept.pair, layer)
@@ -100,7 +100,7 @@ def _cells(setup: Setup, concept: Concept) -> list[Cell]:
         cell for place in others for cell in setup.arms(concept, vector.at(place), c, OF_VECTOR)
     ]
     _, *front = setup.baselines(concept)
-    return [clean_cell(pair=concept.name), *front, *moved]
+    return [clean_configuration(pair=concept.name), *front, *moved]
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:

@@ -42,8 +42,8 @@ from actadd_lens.reproduction.readings import NAMES, ORDER, Readings, as_reading
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval, proportion
-from actadd_lens.sweeps.ablations import steering_reach
-from actadd_lens.sweeps.cells import KEYS, Cell
+from actadd_lens.sweeps import steering_reach
+from actadd_lens.sweeps.configurations import KEYS, Configuration
 from actadd_lens.vectors.vector import SteeringVector
 
 PAPER = (
@@ -115,7 +115,7 @@ def _later(
     vector: SteeringVector,
     c: float,
     controls: Sequence[str],
-    mean: Cell,
+    mean: Configuration,
 ) -> Readings:
     """Mean KL of the generated tokens of each completion, of vectors with their controls."""
     prompts = concept.test
@@ -124,7 +124,7 @@ def _later(
         "progress": setup.progress, "batch_size": setup.batch_size,
     }  # fmt: skip
     found = steering_reach(setup.model, c * vector, prompts, controls=controls, **options)
-    [added] = mean.run.vectors
+    [added] = mean.run.steering
     beside = steering_reach(setup.model, added, prompts, controls=(), **options)
     tokens = sum(len(encode(setup.model, prompt)) for prompt in prompts) / len(prompts)
     runs, new = len(controls) + 2, setup.sizes.new_tokens

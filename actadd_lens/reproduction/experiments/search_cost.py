@@ -33,7 +33,7 @@ from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Readings, text_of
 from actadd_lens.reproduction.setup import SEARCHED, Setup
 from actadd_lens.statistics import Interval
-from actadd_lens.sweeps.grids import Grid
+from actadd_lens.sweeps.configurations import Grid
 
 PAPER = (
     "No cost of a search is reported, nor a split to search on. Layers of about 6 to 24 of "
@@ -50,7 +50,7 @@ def run(setup: Setup) -> Outcome:
     concept = setup.concept("sentiment")
     sought = setup.sought(concept)
     grid = Grid({concept.name: concept.pair}, tuple(setup.layers), SEARCHED, ("front",), ())
-    cells = list(grid.cells(setup.model, setup.seed))
+    cells = list(grid.configurations(setup.model, setup.seed))
     searched = setup.readings("selection", cells, concept.selection, [sought])
     tested = setup.readings("test", cells, concept.test, [sought])
     by_prompt, worth = _by_cell(searched), _by_cell(tested).mean()

@@ -116,7 +116,7 @@ def run(setup: Setup) -> Outcome:
     share, random = read.value(SHARE), read.value(SHARE, "random")
     divergences = read.rows("kl").sort_values("value", kind="stable")
     middle = divergences["prompt"].iloc[(len(divergences) - 1) // 2]
-    [steering] = cells[1].run.vectors
+    [steering] = cells[1].run.steering
     shift = next_token_shift(setup.model, middle, steering)
     setup.asked.append(Ask("shift", 2, 1, len(encode(setup.model, middle)), "prompts"))
     names = {

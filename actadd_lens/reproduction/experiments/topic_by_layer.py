@@ -30,7 +30,7 @@ from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import NAMES, Readings, text_of
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.sweeps import SweepResult
-from actadd_lens.sweeps.cells import CLEAN, STEERED
+from actadd_lens.sweeps.configurations import CLEAN, STEERED
 
 PAPER = (
     'GPT-2-XL, " weddings" - " " at each of 48 layers: completions with wedding words in more than '

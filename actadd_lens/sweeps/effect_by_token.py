@@ -1,4 +1,4 @@
-"""How far behind the prompt a vector is felt: which generated tokens it still moves."""
+"""Effect by generated token: how long after the prompt a vector still changes what is written."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from actadd_lens.generation.completions import Completion, generate
 from actadd_lens.metrics.logits import kl
-from actadd_lens.models import bridge
-from actadd_lens.models.base import Bridge
-from actadd_lens.models.memory import batches
-from actadd_lens.models.tokens import as_texts, pad_right, tokenize
+from actadd_lens.models.base import Bridge, Edit
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.memory import batches, budget
+from actadd_lens.models.tokens import as_texts, right_padded, tokenize
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import mixed_hooks
-from actadd_lens.sweeps.ablations.results import (
+from actadd_lens.steering.hooks import prompt_edits
+from actadd_lens.sweeps.ablations import (
     CONTROLS,
     Ablation,
     arms,
@@ -22,9 +22,9 @@ from actadd_lens.sweeps.ablations.results import (
     check_vector_controls,
     described,
 )
-from actadd_lens.sweeps.cells import KEYS
+from actadd_lens.sweeps.configurations import KEYS
 from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
-from actadd_lens.sweeps.tables import typed
+from actadd_lens.sweeps.results import typed
 from actadd_lens.vectors.provenance import label_of, source
 from actadd_lens.vectors.vector import SteeringVector
 
@@ -42,7 +42,7 @@ def steering_reach(
     max_new_tokens: int = 24,
     controls: Sequence[str] = CONTROLS,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = None,
     **sampling: Any,
 ) -> Ablation:
     """KL(steered || clean) of every generated token, along what the steered model writes.
@@ -84,12 +84,12 @@ def steering_reach(
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
     ids = tokenize(model, prompts)
     frames = []
-    named = {"pair": label_of(vector.provenance), "coefficient": None}
-    for cell in arms(vector, named, controls, seed):
-        [arm] = cell.run.vectors
+    named = {"vector": label_of(vector.provenance), "coefficient": None}
+    for configuration in arms(vector, named, controls, seed):
+        [arm] = configuration.run.steering
         written = generate(model, prompts, arm, progress=progress, **sampling)
         lines = [
-            (cell.labels, step, completion, value)
+            (configuration.labels, step, completion, value)
             for index, values in _divergences(model, ids, written, arm)
             for step, value in enumerate(values)
             for completion in [written[index]]
@@ -107,9 +107,10 @@ def steering_reach(
         )  # fmt: skip
     settings = {
         "kind": "steering_reach",
+        "axes": {"x": "step"},
         "vector": described(vector),
         "controls": list(controls),
-        "model": {"name": str(model.cfg.model_name), "weights": fingerprint(model)},
+        "model": {"name": BridgeModel(model).name, "weights": fingerprint(model)},
         "prompts": as_texts(prompts),
         "metrics": [["kl", metric_described(kl), False]],
         "sampling": sampling,
@@ -127,23 +128,28 @@ def _divergences(
 ) -> Iterator[tuple[int, list[float]]]:
     """Index of each completion with the divergence at each of its tokens."""
     rows = [[*ids[c.prompt_index], *c.tokens[:-1]] for c in written]
-    device = bridge.device(model)
-    for batch in batches([len(row) for row in rows], model.cfg.d_vocab):
-        tokens, mask = pad_right([rows[i] for i in batch], model.tokenizer.pad_token_id)
+    own, at_once = BridgeModel(model), budget(model, logits="all").sequences
+    for batch in batches([len(row) for row in rows], at_once):
+        tokens, mask = right_padded(model, [rows[i] for i in batch])
         lengths = torch.tensor([len(ids[written[i].prompt_index]) for i in batch])
-        of_prompt = mask * (torch.arange(mask.shape[1]) < lengths[:, None])
-        hooks = mixed_hooks(model, [vector] * len(batch), of_prompt)
+        before = torch.arange(mask.shape[1]) < lengths[:, None]
+        of_prompt = mask * before.to(mask.device)
+        edits = dict(prompt_edits(model, [vector] * len(batch), of_prompt).by_point)
         if positions.parse(vector.position).steers_generated:
             # Every token of the rest is steered, as each is in its decode step.
-            later = vector.at("prompt")
-            hooks += mixed_hooks(model, [later] * len(batch), mask - of_prompt)
-        clean, steered = (
-            bridge.logits(model, tokens.to(device), mask.to(device), own) for own in ([], hooks)
-        )
+            rest = prompt_edits(model, [vector.at("prompt")] * len(batch), mask - of_prompt)
+            edits = {name: _then(edit, rest.by_point[name]) for name, edit in edits.items()}
+        clean, steered = (own.run(tokens, mask, edits=chosen).logits for chosen in ({}, edits))
+        assert clean is not None
+        assert steered is not None
         for place, i in enumerate(batch):
             end = len(rows[i])
             behind = slice(end - len(written[i].tokens), end)
             yield i, kl(*(_logprobs(run[place, behind]) for run in (clean, steered))).tolist()
+
+
+def _then(first: Edit, second: Edit) -> Edit:
+    return lambda stream: second(first(stream))
 
 
 def _logprobs(logits: Tensor) -> Tensor:

@@ -1,0 +1,513 @@
+"""Ablations: which rows, positions, dimensions, layers and pairs the effect depends on.
+
+Each makes parts of a vector, or several vectors, and hands them to ``ablate``, which measures them
+with their controls. An ablation of your own does the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import einsum
+
+from actadd_lens.errors import PositionError, SweepError, VectorError
+from actadd_lens.metrics.registry import Metric
+from actadd_lens.models import bridge
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import tokenize
+from actadd_lens.steering import positions
+from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.sweeps.configurations import (
+    KEYS,
+    Configuration,
+    Pairs,
+    check_axes,
+    clean_configuration,
+    labelled,
+    numbers,
+    with_controls,
+)
+from actadd_lens.sweeps.controls import Needs, Steered, check_controls
+from actadd_lens.sweeps.measurement import Measurement
+from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.results import Result, noted
+from actadd_lens.vectors.extraction import extract
+from actadd_lens.vectors.norms import cosines
+from actadd_lens.vectors.pair import ContrastPair, as_pair
+from actadd_lens.vectors.provenance import label_of
+from actadd_lens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+else:
+    DataFrame = Figure = Any  # pandas and matplotlib are slow to import
+
+CONTROLS: tuple[str, ...] = ("random",)
+WHOLE = "whole"
+"""The part that is the vector as it was given."""
+CHOICES = ("first", "top", "random")
+"""Which dimensions are taken."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ablation(Result):
+    """Values of the parts of a vector, or of several ways to make one."""
+
+    @property
+    def kind(self) -> str:
+        """Which ablation it is."""
+        return str(self.provenance["kind"])
+
+    @property
+    def cosines(self) -> DataFrame:
+        """Of ``pair_variance``: cosine between the vectors of every two pairs.
+
+        Raises:
+            SweepError: Of any other ablation.
+        """
+        import pandas as pd
+
+        if "cosines" not in self.provenance:
+            raise SweepError(f"{self.kind} compares no pairs: al.pair_variance does")
+        table = self.provenance["cosines"]
+        return pd.DataFrame(table["values"], index=table["pairs"], columns=table["pairs"])
+
+    def plot(self, metric: str | None = None, **options: Any) -> Figure:
+        """The figure of the ablation.
+
+        Args:
+            metric: Which; the first by default.
+            **options: Of ``plots.bars`` or ``plots.heat_map``, e.g. ``ylabel`` and ``unit``.
+
+        Raises:
+            SweepError: There is no such metric.
+        """
+        from actadd_lens import plots
+
+        name = metric or self.metrics[0]
+        cells = self.intervals(self.values_of(name))
+        axes = self.provenance["axes"]
+        if "y" in axes:
+            label = options.pop("ylabel", name)
+            options.setdefault("note", self._note(noted(cells, options.get("unit"))))
+            return plots.heat_map(cells, y=axes["y"], label=label, **options)
+        options.setdefault("note", self._note(f"95 % intervals, n = {cells['n'].max()} prompts"))
+        return plots.bars(cells, **{**axes, "ylabel": name, **options})
+
+
+def ablate(
+    model: Bridge,
+    kind: str,
+    parts: Sequence[tuple[Mapping[str, Any], SteeringVector]],
+    prompts: str | Sequence[str],
+    *,
+    metrics: str | Metric | Sequence[object],
+    axes: Mapping[str, str],
+    settings: Mapping[str, Any],
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    **options: Any,
+) -> Ablation:
+    """Measure parts of vectors, and the controls of each part.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        kind: Name of the ablation.
+        parts: Labels and vector of each part. Labels are "vector", "coefficient" and the columns of
+            this ablation, which all parts have.
+        prompts: Texts to read or to continue.
+        metrics: As of ``sweep``.
+        axes: Of the figure: {"x": column, "group": column} draws bars, {"y": column} a map of that
+            column by layer.
+        settings: What the parts were made from, as plain JSON.
+        controls: "random", "random:1", ..., "negated", and registered ones that need a vector only.
+        seed: Of completions and of random directions.
+        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options.
+
+    Raises:
+        SweepError, VectorError, MetricError, PromptError, SamplingError: As of ``sweep``.
+
+    >>> model = load_model("testbed")
+    >>> vector = SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> parts = [({"vector": "v", "coefficient": c, "sign": c > 0}, c * vector) for c in (-4, 4)]
+    >>> result = ablate(
+    ...     model, "sign", parts, "My friend", metrics="kl", axes={"x": "sign"}, settings={},
+    ...     progress=False,
+    ... )  # fmt: skip
+    >>> len(result.summary().query("run == 'steered'"))
+    2
+    """
+    check_vector_controls(controls)
+    extra = dict.fromkeys(name for labels, _ in parts for name in labels if name not in KEYS)
+    configurations = [clean_configuration(**extra)]
+    for labels, vector in parts:
+        configurations += arms(vector, labels, controls, seed)
+    settings = {"kind": kind, "axes": dict(axes), "controls": list(controls), **settings}
+    measurement = Measurement.of(
+        model, configurations, prompts, metrics, settings, seed=seed, **options
+    )
+    return measure(measurement, Ablation)
+
+
+def arms(
+    vector: SteeringVector,
+    labels: Mapping[str, Any],
+    controls: Sequence[str],
+    seed: int,
+) -> list[Configuration]:
+    """The configuration of a vector, and those of its controls."""
+    where = {"layer": vector.layer, "position": vector.position, **labels}
+    of = Steered(vector, seed, layer=vector.layer)
+    return list(with_controls(of, where, controls))
+
+
+def position_ablation(
+    model: Bridge,
+    vector: SteeringVector,
+    prompts: str | Sequence[str],
+    *,
+    metrics: str | Metric | Sequence[object],
+    starts: Sequence[int] | None = None,
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    **options: Any,
+) -> Ablation:
+    """Each row of a vector alone, each left out, and the vector moved along the prompt.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        vector: Already times its coefficient. Rows that are zero, as BOS's, are not taken apart.
+        prompts: Texts to read or to continue.
+        metrics: As of ``sweep``.
+        starts: Positions to move row 0 to; by default every one where the rows fit on all prompts.
+            Not for vectors whose one row is added to many tokens.
+        controls: "random", "random:1", ... and "negated", of every part.
+        seed: Of completions and of random directions.
+        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
+            of ``sweep``.
+
+    Returns:
+        An ``Ablation`` with the columns ``ablation`` ("whole", "alone", "left out" or "moved") and
+        ``part``: the row that is alone or left out, or the position of row 0, as text.
+
+    Raises:
+        PositionError: The vector does not fit on a prompt at one of the ``starts``.
+        SweepError, VectorError, MetricError, PromptError, SamplingError: As of ``sweep``.
+
+    >>> model = load_model("testbed")
+    >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> result = position_ablation(
+    ...     model, vector, ["My friend went home."], metrics=["kl"], progress=False
+    ... )
+    >>> sorted(result.frame["ablation"].dropna().unique())
+    ['alone', 'left out', 'moved', 'whole']
+    """
+    check_vector(model, vector)
+    lengths = [len(ids) for ids in tokenize(model, prompts)]
+    n_rows, label = len(vector.rows), label_of(vector.provenance)
+    kept = [row for row in range(n_rows) if vector.rows[row].any()]
+    parts = [(WHOLE, WHOLE, vector)]
+    parts += [("alone", f"row {row}", vector.with_rows([row])) for row in kept]
+    others = {row: [i for i in range(n_rows) if i != row] for row in kept}
+    parts += [("left out", f"row {row}", vector.with_rows(others[row])) for row in kept]
+    if not positions.parse(vector.position).one_row_only:
+        every = list(range(min(lengths) - n_rows + 1))
+        places = every if starts is None else numbers("starts", starts, int)
+        check_axes(starts=places)
+        parts += [("moved", f"at {start}", vector.at(start)) for start in places]
+    elif starts is not None:
+        raise PositionError(
+            f"a vector at {vector.position!r} goes to many tokens and can't start at {starts}: "
+            "give it another position, or leave starts out"
+        )
+    return ablate(
+        model,
+        "position_ablation",
+        [
+            ({"vector": label, "coefficient": None, "ablation": ablation, "part": part}, own)
+            for ablation, part, own in parts
+        ],
+        prompts,
+        metrics=metrics,
+        axes={"x": "part", "group": "ablation"},
+        settings={
+            "vector": described(vector),
+            "parts": [f"{ablation} {part}" for ablation, part, _ in parts],
+        },
+        controls=controls,
+        seed=seed,
+        **options,
+    )
+
+
+def dimension_ablation(
+    model: Bridge,
+    vector: SteeringVector,
+    prompts: str | Sequence[str],
+    *,
+    fractions: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0),
+    metrics: str | Metric | Sequence[object],
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    **options: Any,
+) -> Ablation:
+    """A vector with a fraction of its dimensions: the first, the largest, or a random choice.
+
+    The dimensions left out are set to zero, nothing is rescaled. "top" takes those with the largest
+    norm over all rows.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        vector: Already times its coefficient.
+        prompts: Texts to read or to continue.
+        fractions: Of d_model, in (0, 1].
+        metrics: As of ``sweep``.
+        controls: "random", "random:1", ... and "negated", of every part.
+        seed: Of completions, of the random choice and of random directions.
+        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
+            of ``sweep``.
+
+    Returns:
+        An ``Ablation`` with the columns ``ablation`` ("first", "top" or "random") and ``fraction``.
+
+    Raises:
+        SweepError: A fraction out of range, or one twice; otherwise as of ``sweep``.
+
+    >>> model = load_model("testbed")
+    >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> result = dimension_ablation(
+    ...     model, vector, "My friend", fractions=[0.5, 1], metrics="kl", progress=False
+    ... )
+    >>> result.summary()["ablation"].dropna().unique().tolist()
+    ['first', 'top', 'random']
+    """
+    check_vector(model, vector)
+    shares = numbers("fractions", fractions)
+    check_axes(fractions=shares)
+    for share in shares:
+        if not 0 < share <= 1:
+            raise SweepError(f"fraction {share:g} is out of range: it must be in (0, 1]")
+    label = label_of(vector.provenance)
+    return ablate(
+        model,
+        "dimension_ablation",
+        [
+            (
+                {"vector": label, "coefficient": None, "ablation": choice, "fraction": share},
+                vector.with_dims(order[: max(1, round(share * len(order)))]),
+            )
+            for choice, order in orders(vector, seed).items()
+            for share in shares
+        ],
+        prompts,
+        metrics=metrics,
+        axes={"x": "fraction", "group": "ablation"},
+        settings={"vector": described(vector), "fractions": shares},
+        controls=controls,
+        seed=seed,
+        **options,
+    )
+
+
+def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
+    """Dimensions in the order in which each choice takes them."""
+    width = vector.rows.shape[1]
+    norms = torch.linalg.vector_norm(vector.rows, dim=0)
+    generator = torch.Generator().manual_seed(seed)
+    ways = (
+        torch.arange(width),
+        norms.argsort(descending=True, stable=True),
+        torch.randperm(width, generator=generator),
+    )
+    return {choice: order.tolist() for choice, order in zip(CHOICES, ways, strict=True)}
+
+
+def layer_transplant(
+    model: Bridge,
+    pair: ContrastPair | tuple[str, str],
+    prompts: str | Sequence[str],
+    *,
+    coefficient: float,
+    metrics: str | Metric | Sequence[object],
+    recorded: Sequence[int] | None = None,
+    injected: Sequence[int] | None = None,
+    norm_matched: bool = False,
+    position: int | str = "front",
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    **options: Any,
+) -> Ablation:
+    """The vector of every layer s, injected at every layer t.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        pair: Contrast pair.
+        prompts: Texts to read or to continue.
+        coefficient: What every vector is multiplied by.
+        metrics: As of ``sweep``.
+        recorded: Layers s; every one by default.
+        injected: Layers t; every one by default.
+        norm_matched: Whether each row is given the norm that the vector of layer t has there, so
+            that only the direction is moved.
+        position: Where row 0 is added.
+        controls: "random", "random:1", ... and "negated", of every configuration.
+        seed: Of completions and of random directions.
+        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
+            of ``sweep``.
+
+    Returns:
+        An ``Ablation`` with the column ``recorded``: layer s; ``layer`` is t.
+
+    Raises:
+        SweepError, LayerError, PositionError, PromptError, MetricError: As of ``sweep``.
+
+    >>> model = load_model("testbed")
+    >>> result = layer_transplant(
+    ...     model,
+    ...     ("Love.", "Hate."),
+    ...     "My friend",
+    ...     coefficient=4,
+    ...     recorded=[1, 2],
+    ...     injected=[1, 2],
+    ...     metrics="kl",
+    ...     progress=False,
+    ... )
+    >>> len(result.summary().query("run == 'steered'"))
+    4
+    """
+    every = list(range(bridge.BridgeModel(model).n_layers))
+    sources = every if recorded is None else numbers("recorded", recorded, int)
+    targets = every if injected is None else numbers("injected", injected, int)
+    check_axes(recorded=sources, injected=targets)
+    vectors = extract(model, as_pair(pair), sorted({*sources, *targets}))
+    parts = []
+    for s, t in product(sources, targets):
+        rows = vectors[s].to_hook_point(bridge.hook_point(t))
+        moved = coefficient * (with_norms_of(rows, vectors[t]) if norm_matched else rows)
+        label = label_of(vectors[s].provenance)
+        labels = {"vector": label, "coefficient": coefficient, "recorded": s}
+        parts.append((labels, moved.at(position)))
+    contrast = as_pair(pair)
+    return ablate(
+        model,
+        "layer_transplant",
+        parts,
+        prompts,
+        metrics=metrics,
+        axes={"y": "recorded"},
+        settings={
+            "pair": [contrast.positive, contrast.negative, contrast.pad],
+            "coefficient": float(coefficient),
+            "recorded": sources,
+            "injected": targets,
+            "norm_matched": norm_matched,
+            "position": position,
+        },
+        controls=controls,
+        seed=seed,
+        **options,
+    )
+
+
+def with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVector:
+    """The rows of one vector with the norms of another's; rows that are zero stay so."""
+    scale = torch.where(vector.norms() > 0, other.norms() / vector.norms(), 0.0)
+    rows = einsum(vector.rows, scale, "pos d_model, pos -> pos d_model")
+    origin = {**vector.provenance, "norms_of": other.hook_point}
+    return SteeringVector(rows, vector.hook_point, vector.position, origin)
+
+
+def pair_variance(
+    model: Bridge,
+    pairs: Pairs,
+    prompts: str | Sequence[str],
+    *,
+    layer: int,
+    coefficient: float,
+    metrics: str | Metric | Sequence[object],
+    position: int | str = "front",
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    **options: Any,
+) -> Ablation:
+    """The effect of each of several pairs, and the cosines between their vectors.
+
+    Args:
+        model: Any TransformerBridge with a tokenizer.
+        pairs: Two contrast pairs or more, or a mapping from label to pair.
+        prompts: Texts to read or to continue.
+        layer: Injection layer.
+        coefficient: What every vector is multiplied by.
+        metrics: As of ``sweep``.
+        position: Where row 0 is added.
+        controls: "random", "random:1", ... and "negated", of every pair.
+        seed: Of completions and of random directions.
+        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
+            of ``sweep``.
+
+    Returns:
+        An ``Ablation`` with a configuration for each pair; its ``cosines`` are of whole vectors,
+        row by row.
+
+    Raises:
+        SweepError: Fewer than two pairs; otherwise as of ``sweep``.
+
+    >>> model = load_model("testbed")
+    >>> pairs = [("Love.", "Hate."), ("Joy.", "Grief.")]
+    >>> result = pair_variance(
+    ...     model, pairs, "My friend", layer=1, coefficient=4, metrics="kl", progress=False
+    ... )
+    >>> result.cosines.shape
+    (2, 2)
+    """
+    named = labelled(pairs)
+    if len(named) < 2:
+        raise SweepError(f"a variance over pairs needs two at least, not {len(named)}")
+    vectors = {label: extract(model, pair, [layer])[layer] for label, pair in named.items()}
+    found = ablate(
+        model,
+        "pair_variance",
+        [
+            ({"vector": label, "coefficient": coefficient}, (coefficient * vector).at(position))
+            for label, vector in vectors.items()
+        ],
+        prompts,
+        metrics=metrics,
+        axes={"x": "vector"},
+        settings={
+            "pairs": [[label, p.positive, p.negative, p.pad] for label, p in named.items()],
+            "layer": layer,
+            "coefficient": float(coefficient),
+            "position": position,
+        },
+        controls=controls,
+        seed=seed,
+        **options,
+    )
+    between = cosines(vectors)
+    angles = {"pairs": list(between.index), "values": between.to_numpy().round(6).tolist()}
+    return replace(found, provenance={**found.provenance, "cosines": angles})
+
+
+def check_vector(model: Bridge, vector: SteeringVector) -> None:
+    """Raise ``VectorError`` or ``LayerError`` unless it is one vector, fit for the model."""
+    if not isinstance(vector, SteeringVector):
+        raise VectorError(
+            f"one SteeringVector is taken apart, not a {type(vector).__name__}: extract it first"
+        )
+    as_interventions(model, vector)
+
+
+def check_vector_controls(controls: Sequence[str]) -> None:
+    """Raise ``SweepError`` unless every control can be made of a vector alone."""
+    why = "can't be made of a part of a vector: choose 'random', 'random:1', ... or 'negated'"
+    needs: tuple[Needs, ...] = ("rows", "pair", "pairs")
+    check_controls(controls, dict.fromkeys(needs, why))
+
+
+def described(vector: SteeringVector) -> dict[str, Any]:
+    """A vector as plain JSON: where it acts, where its rows are from, and a hash of them."""
+    return {**vector.identity(), "provenance": dict(vector.provenance)}
