@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actadd_lens.display import bar
 from actadd_lens.errors import PromptError
 from actadd_lens.generation.sampling import require_count
 from actadd_lens.models import bridge
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.memory import batches
 from actadd_lens.models.tokens import pad_left, pad_right, token_texts, tokenize
-from actadd_lens.progress import bar
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import Steering, as_vectors, check_fit, fwd_hooks
 from actadd_lens.vectors.vector import SteeringVector

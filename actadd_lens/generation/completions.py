@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from actadd_lens import display
+from actadd_lens.display import bar
 from actadd_lens.errors import PromptError
 from actadd_lens.generation.decoding import Request, complete
 from actadd_lens.generation.sampling import Sampling, require_count
 from actadd_lens.models import bridge
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.tokens import as_texts, tokenize
-from actadd_lens.progress import bar
 from actadd_lens.steering.hooks import Steering, as_vectors, check_fit
 from actadd_lens.vectors.provenance import described, source
 

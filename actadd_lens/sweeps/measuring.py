@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from actadd_lens.display import bar
 from actadd_lens.errors import MetricError, SweepError
 from actadd_lens.generation.completions import check_room
 from actadd_lens.generation.sampling import Sampling, require_count
@@ -21,7 +22,6 @@ from actadd_lens.models import bridge
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.plain import hooked_points
 from actadd_lens.models.tokens import as_texts, tokenize
-from actadd_lens.progress import bar
 from actadd_lens.steering.hooks import as_vectors, check_fit
 from actadd_lens.sweeps.budget import budget
 from actadd_lens.sweeps.cells import Cell, Run
