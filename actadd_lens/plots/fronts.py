@@ -165,11 +165,12 @@ def _label(ax: Axes, panel: Panel, front: pd.DataFrame, short: bool) -> None:
     ax.set_xlim(left, right)
     boxes: list[Bbox] = []
     for label in labels:
+        x, y = LABEL_OFFSET
         while any(_extent(label).overlaps(box) for box in boxes):
-            x, y = label.get_position()
-            label.set_position((x, y + 1))
+            y += 1
+            label.set_position((x, y))
         boxes.append(_extent(label))
-        if label.get_position() == LABEL_OFFSET and label.arrow_patch:
+        if y == LABEL_OFFSET[1] and label.arrow_patch:
             label.arrow_patch.set_visible(False)
 
 
