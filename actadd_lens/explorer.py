@@ -1,13 +1,13 @@
-"""A vector tried by hand in a notebook: turn a knob, see what it writes and what it makes likelier.
+"""A vector tried by hand in a notebook: change a widget, and see what the vector does.
 
-To look and to get ideas. What is found here was chosen by eye on one prompt: measure it with
-``sweep`` on prompts that had no part in it.
+The explorer is for getting ideas. A setting found here was chosen by eye on one prompt: measure it
+with ``sweep`` on other prompts.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from actadd_lens import display
 from actadd_lens.analysis.logprobs import next_token_shift
@@ -16,6 +16,7 @@ from actadd_lens.generation.comparison import Comparison
 from actadd_lens.generation.completions import Completions, generate
 from actadd_lens.metrics.loading import require
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel, check_layers
 from actadd_lens.models.load import load_model
 from actadd_lens.steering.placement import placement
 from actadd_lens.steering.positions import ANCHORS, SPREADS
@@ -30,15 +31,14 @@ if TYPE_CHECKING:
 else:
     DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
-Rows = Literal["all", "mean", "last"]
 TOP = 6
-"""Tokens shown on either side."""
+"""Tokens shown whose probability rose the most, and as many whose probability fell."""
 LARGEST = 20.0
-"""Coefficient at which the slider ends, unless it begins further out."""
+"""Coefficient at which the slider ends, unless the first coefficient is larger."""
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class ExplorerResult:
     """One vector on one prompt."""
 
     vector: SteeringVector
@@ -46,11 +46,12 @@ class Trial:
     comparison: Comparison
     """Clean and steered completions of the prompt."""
     shift: DataFrame
-    """What ``next_token_shift`` says of the token after the prompt."""
+    """What ``next_token_shift`` returns for the token after the prompt."""
     placement: DataFrame
-    """What ``placement`` says of the prompt."""
-    dose: float | None
-    """Largest norm of a row over that of the clean stream where it lands; None if none lands."""
+    """What ``placement`` returns for the prompt."""
+    relative_norm: float | None
+    """Norm of the vector's row over that of the clean stream where it is added, the largest of all
+    rows; None if no row is added to the prompt."""
 
     @property
     def kl(self) -> float:
@@ -58,30 +59,27 @@ class Trial:
         return max(0.0, float(self.shift["kl_contribution"].sum()))  # rounding may go below
 
     def _repr_html_(self) -> str:
+        import pandas as pd
+
         v = self.vector
-        dose = "no dose on the prompt" if self.dose is None else f"dose {self.dose:.3g}"
-        figures = f"{dose}; KL of the next token {self.kl:.3g} nats"
+        size = "no row is added to the prompt"
+        if self.relative_norm is not None:
+            size = f"relative norm {self.relative_norm:.3g}"
+        placed = zip(*(self.placement[name] for name in ("token", "row", "norm")), strict=True)
         texts = [(clean.text, steered.text) for clean, steered in self.comparison.pairs]
         return display.block(
-            figures,
+            f"{size}; KL of the next token {self.kl:.3g} nats",
             display.muted(described(v.hook_point, v.position, v.provenance)),
-            display.tokens(self._placed()),
+            display.tokens(
+                (str(token), None if row is pd.NA else int(row), float(norm))
+                for token, row, norm in placed
+            ),
             display.table(["clean", "steered"], texts, tinted=1),
-            display.abreast(
+            display.side_by_side(
                 self._shifted("likelier", likelier=True),
                 self._shifted("less likely", likelier=False),
             ),
         )
-
-    def _placed(self) -> list[tuple[str, int | None, float]]:
-        """Each token of the prompt with the row that lands on it."""
-        import pandas as pd
-
-        columns = (self.placement[name] for name in ("token", "row", "norm"))
-        return [
-            (str(token), None if row is pd.NA else int(row), float(norm))
-            for token, row, norm in zip(*columns, strict=True)
-        ]
 
     def _shifted(self, title: str, *, likelier: bool) -> display.Markup:
         """The tokens whose probability rose, or fell, the most."""
@@ -91,7 +89,7 @@ class Trial:
         rows = [*self.shift.loc[order, columns].itertuples(index=False, name=None)]
         largest = max(max(clean, steered) for _, clean, steered, _ in rows)
         lines = [
-            (repr(token), clean, steered, ratio, display.bar(max(clean, steered) / largest))
+            (repr(token), clean, steered, ratio, display.share_bar(max(clean, steered) / largest))
             for token, clean, steered, ratio in rows
         ]
         return display.table([title, "p clean", "p steered", "log ratio", ""], lines)
@@ -99,30 +97,30 @@ class Trial:
 
 @dataclass(eq=False, repr=False)
 class Explorer:
-    """Knobs, and what the last turn of one came to. Shows itself in a notebook."""
+    """Widgets and the result of the last update. It shows itself in a notebook."""
 
-    widget: Any
-    """The ipywidgets container; ``widget.children`` are its parts."""
-    knobs: Mapping[str, Any]
+    page: Any
+    """The ipywidgets container of all widgets and of the result."""
+    widgets: Mapping[str, Any]
     """The widgets by name: "positive", "negative", "rows", "layer", "coefficient", "position",
     "prompt", "seed"."""
-    trial: Trial
-    """What the last settings that made sense came to: vector, completions, shift."""
+    result: ExplorerResult
+    """The result of the last settings that were valid."""
 
     @property
     def vector(self) -> SteeringVector:
-        """The vector of ``trial``, to go on with: measure it, save it."""
-        return self.trial.vector
+        """The vector of ``result``, ready to be measured or saved."""
+        return self.result.vector
 
     def close(self) -> None:
-        """Let go of the model: widgets live as long as the kernel unless they are closed."""
-        for knob in self.knobs.values():
-            knob.unobserve_all()
-            knob.close()
-        self.widget.close()
+        """Release the model. Widgets that are not closed live as long as the kernel."""
+        for widget in self.widgets.values():
+            widget.unobserve_all()
+            widget.close()
+        self.page.close()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.widget._repr_mimebundle_(**options)
+        return self.page._repr_mimebundle_(**options)
 
 
 def explore(
@@ -138,19 +136,19 @@ def explore(
     seed: int = 0,
     **sampling: Any,
 ) -> Explorer:
-    """Widgets for pair, layer, coefficient, position and prompt, and what they come to.
+    """Widgets for pair, layer, coefficient, position and prompt, with their result below them.
 
-    Each turn shows which rows land on which token, clean beside steered completions with the same
-    random numbers, the tokens whose probability changes most, and KL(steered || clean) of the next
-    token. The bundled model answers within a second; a large one takes as long as it takes to
-    generate. What makes no sense, such as a vector that does not fit, is told in place of a result.
-    An explorer holds its model until it is closed: ``explorer.close()``.
+    Each update shows which row is added to which token, clean next to steered completions with the
+    same random numbers, the tokens whose probability changes most, and KL(steered || clean) of the
+    next token. The bundled model answers within a second; a large one takes as long as it takes to
+    generate. Invalid settings, such as a vector that does not fit, show their error instead of a
+    result. An explorer holds its model until it is closed: ``explorer.close()``.
 
     Args:
         model: Any TransformerBridge with a tokenizer; the bundled model by default.
         pair: Contrast pair to begin with.
         prompt: Text to begin with.
-        layer: Injection layer to begin with; by default that in the middle.
+        layer: Injection layer to begin with; the middle one by default.
         coefficient: Likewise.
         position: Likewise; see ``SteeringVector.position``.
         samples: Completions of each run.
@@ -162,36 +160,39 @@ def explore(
         MissingExtraError: ipywidgets is not installed.
         TypeError: A keyword that ``generate`` does not have.
         LayerError: The model has no such layer.
-        ActAddError: What to begin with makes no sense; the error is that of ``generate``.
+        ActAddError: The first settings are invalid; the error is that of ``generate``.
 
     >>> explorer = explore(load_model("testbed"), layer=1, samples=1, max_new_tokens=4)
-    >>> explorer.knobs["coefficient"].value = -2.0
-    >>> explorer.vector.layer, len(explorer.trial.comparison.clean)
+    >>> explorer.widgets["coefficient"].value = -2.0
+    >>> explorer.vector.layer, len(explorer.result.comparison.clean)
     (1, 1)
     """
     require("ipywidgets", "notebook", "the explorer")
     bridge = load_model() if model is None else model
     contrast = as_pair(pair)
-    last = bridge.n_layers(bridge) - 1
     if layer is not None:
-        bridge.check_layers(bridge, [layer])
-    begun: dict[str, Any] = {
+        check_layers(bridge, [layer])
+    settings: dict[str, Any] = {
         "positive": contrast.positive,
         "negative": contrast.negative,
         "rows": "all",
-        "layer": (last + 1) // 2 if layer is None else layer,
+        "layer": BridgeModel(bridge).n_layers // 2 if layer is None else layer,
         "coefficient": float(coefficient),
         "position": str(position),
         "prompt": prompt,
         "seed": seed,
     }
     options = {"samples": samples, "max_new_tokens": max_new_tokens, **sampling}
-    tried = _trier(bridge, contrast.pad, options)
-    return _explorer(_knobs(begun, last), tried, tried(**begun))
+    compute = _computation(bridge, contrast.pad, options)
+    return _explorer(
+        _widgets(settings, BridgeModel(bridge).n_layers - 1), compute, compute(**settings)
+    )
 
 
-def _trier(bridge: Bridge, pad: str | int, options: dict[str, Any]) -> Callable[..., Trial]:
-    """What settings come to; the last pair's vectors and the last prompt's clean run are kept."""
+def _computation(
+    bridge: Bridge, pad: str | int, options: dict[str, Any]
+) -> Callable[..., ExplorerResult]:
+    """Settings to result; the last pair's vectors and the last prompt's clean run are cached."""
 
     @lru_cache(maxsize=1)
     def vectors(positive: str, negative: str) -> dict[int, SteeringVector]:
@@ -201,86 +202,85 @@ def _trier(bridge: Bridge, pad: str | int, options: dict[str, Any]) -> Callable[
     def clean(prompt: str, seed: int) -> Completions:
         return generate(bridge, prompt, seed=seed, **options)
 
-    def tried(
+    def result(
+        *,
         positive: str,
         negative: str,
-        rows: Rows,
+        rows: Any,
         layer: int,
         coefficient: float,
         position: str,
         prompt: str,
         seed: int,
-    ) -> Trial:
+    ) -> ExplorerResult:
         vector = coefficient * vectors(positive, negative)[layer]
-        vector = (vector if rows == "all" else vector.collapse(rows)).at(_place(position))
-        lands = vector.position != "generated"
+        typed = position.strip()
+        place = int(typed) if typed.removeprefix("-").isdecimal() else typed
+        vector = (vector if rows == "all" else vector.collapse(rows)).at(place)
+        on_prompt = vector.position != "generated"
         steered = generate(bridge, prompt, vector, seed=seed, **options)
-        return Trial(
+        return ExplorerResult(
             vector,
             Comparison(clean(prompt, seed), steered),
             next_token_shift(bridge, prompt, vector),
             placement(bridge, vector, prompt),
-            float(dose(bridge, vector, prompt)["dose"].max()) if lands else None,
+            float(dose(bridge, vector, prompt)["dose"].max()) if on_prompt else None,
         )
 
-    return tried
+    return result
 
 
-def _place(position: str) -> int | str:
-    """A position as it was typed: a number, or a name."""
-    typed = position.strip()
-    return int(typed) if typed.removeprefix("-").isdecimal() else typed
+def _widgets(settings: Mapping[str, Any], last_layer: int) -> dict[str, Any]:
+    import ipywidgets
 
-
-def _knobs(begun: Mapping[str, Any], last_layer: int) -> dict[str, Any]:
-    import ipywidgets as widgets
-
-    end = max(LARGEST, abs(begun["coefficient"]))
-    look: dict[str, Any] = {"continuous_update": False, "style": {"description_width": "5.5em"}}
-    wide = widgets.Layout(width="98%")
-    made = {
-        "positive": widgets.Text(layout=wide, **look),
-        "negative": widgets.Text(layout=wide, **look),
-        "rows": widgets.Dropdown(options=["all", "mean", "last"], layout=wide, style=look["style"]),
-        "layer": widgets.IntSlider(min=0, max=last_layer, layout=wide, **look),
-        "coefficient": widgets.FloatSlider(min=-end, max=end, step=0.5, layout=wide, **look),
-        "position": widgets.Combobox(options=[*ANCHORS, *SPREADS, "1"], layout=wide, **look),
-        "prompt": widgets.Text(layout=wide, **look),
-        "seed": widgets.IntText(layout=wide, **look),
+    end = max(LARGEST, abs(settings["coefficient"]))
+    look: dict[str, Any] = {
+        "layout": ipywidgets.Layout(width="98%"),
+        "style": {"description_width": "5.5em"},
     }
-    for name, knob in made.items():
-        knob.description, knob.value = name, begun[name]
+    late = {"continuous_update": False, **look}
+    made = {
+        "positive": ipywidgets.Text(**late),
+        "negative": ipywidgets.Text(**late),
+        "rows": ipywidgets.Dropdown(options=["all", "mean", "last"], **look),
+        "layer": ipywidgets.IntSlider(min=0, max=last_layer, **late),
+        "coefficient": ipywidgets.FloatSlider(min=-end, max=end, step=0.5, **late),
+        "position": ipywidgets.Combobox(options=[*ANCHORS, *SPREADS, "1"], **late),
+        "prompt": ipywidgets.Text(**late),
+        "seed": ipywidgets.IntText(**late),
+    }
+    for name, widget in made.items():
+        widget.description, widget.value = name, settings[name]
     return made
 
 
-def _explorer(knobs: dict[str, Any], tried: Callable[..., Trial], first: Trial) -> Explorer:
-    """The knobs with their result below them, made anew at each turn."""
-    import ipywidgets as widgets
+def _explorer(
+    widgets: dict[str, Any], compute: Callable[..., ExplorerResult], first: ExplorerResult
+) -> Explorer:
+    """The widgets with the result below them, which each change of a value updates."""
+    import ipywidgets
 
-    result = widgets.HTML(first._repr_html_())
-    half = widgets.Layout(width="50%")
+    shown = ipywidgets.HTML(first._repr_html_())
+    half = ipywidgets.Layout(width="50%")
     columns = [
-        widgets.VBox([knobs[name] for name in names], layout=half)
-        for names in (
-            ("positive", "negative", "rows", "seed"),
-            ("layer", "coefficient", "position"),
-        )
+        ipywidgets.VBox([widgets[name] for name in names.split()], layout=half)
+        for names in ("positive negative rows seed", "layer coefficient position")
     ]
-    page = widgets.VBox([widgets.HBox(columns), knobs["prompt"], result])
-    explorer = Explorer(page, knobs, first)
+    page = ipywidgets.VBox([ipywidgets.HBox(columns), widgets["prompt"], shown])
+    explorer = Explorer(page, widgets, first)
 
-    def turned(_: object) -> None:
-        result.value = display.block("running ...")  # an interrupt leaves nothing stale
+    def update(_: object) -> None:
+        shown.value = display.block("running ...")  # an interrupt leaves no former result
         try:
-            trial = tried(**{name: knob.value for name, knob in knobs.items()})
+            result = compute(**{name: widget.value for name, widget in widgets.items()})
         except Exception as error:
-            result.value = display.block(type(error).__name__, display.html(error))
+            shown.value = display.block(type(error).__name__, display.html(error))
             if isinstance(error, ActAddError):
                 return
             raise
-        explorer.trial = trial
-        result.value = trial._repr_html_()
+        explorer.result = result
+        shown.value = result._repr_html_()
 
-    for knob in knobs.values():
-        knob.observe(turned, names="value")
+    for widget in widgets.values():
+        widget.observe(update, names="value")
     return explorer

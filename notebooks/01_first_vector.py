@@ -230,13 +230,13 @@ again == v, again.provenance["steps"], again.provenance["model"]
 # %% [markdown]
 # ## Try it
 #
-# `al.explore` gives knobs for pair, layer, coefficient, position and prompt: in a running
-# notebook end a cell with `explorer`. What its knobs come to at first is `explorer.trial`. It is
+# `al.explore` gives widgets for pair, layer, coefficient, position and prompt: in a running
+# notebook end a cell with `explorer`. Its first result is `explorer.result`. It is
 # for getting a feel; what it shows of single prompts is no evidence.
 
 # %%
 explorer = al.explore(model, pair, prompt=prompts[0], layer=layer, coefficient=coefficient)
-explorer.trial
+explorer.result
 
 # %% [markdown]
 # ## What comes next

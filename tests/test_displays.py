@@ -202,3 +202,18 @@ def test_a_result_whose_steered_cells_came_last_counts_and_tints_rightly(
     assert page.text.index("steered") < page.text.index("interval")
     none = frame[frame["run"] == "random"]
     assert "0.12" not in al.SweepResult(none, result.provenance)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("shown", "delay", "is_drawn"),
+    [(True, 60.0, True), (False, 0.0, False), (None, 60.0, False), (None, 0.0, True)],
+)
+def test_a_progress_bar_is_shown_when_asked_for_or_when_the_work_lasts(
+    shown: bool | None, delay: float, is_drawn: bool, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(displays, "DELAY_SECONDS", delay)
+    with displays.bar(8, "text", "reading", shown, done=4) as advance:
+        advance(4)
+    written = capsys.readouterr().err
+    assert ("8/8" in written) == is_drawn
+    assert bool(written) == is_drawn

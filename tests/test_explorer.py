@@ -1,4 +1,4 @@
-"""The explorer: what its knobs say is what the library gives, and nonsense is told."""
+"""The explorer: its widgets give what the library gives, and errors are shown."""
 
 import gc
 import sys
@@ -22,20 +22,22 @@ def explorer(neo: Bridge) -> Any:
 
 
 def message(explorer: Any) -> str:
-    return str(explorer.widget.children[-1].value)
+    return str(explorer.page.children[-1].value)
 
 
 def test_it_begins_with_what_was_asked_for(neo: Bridge, explorer: Any) -> None:
     vector = 3 * al.SteeringVector.from_pair(neo, ("Love you", "Hate"), 1)
     assert explorer.vector == vector
-    assert explorer.trial.comparison == al.compare(neo, PROMPT, vector, **OPTIONS)
+    assert explorer.result.comparison == al.compare(neo, PROMPT, vector, **OPTIONS)
     shift = al.next_token_shift(neo, PROMPT, vector)
-    assert explorer.trial.kl == pytest.approx(float(shift["kl_contribution"].sum()))
-    assert explorer.trial.dose == pytest.approx(float(al.dose(neo, vector, PROMPT)["dose"].max()))
+    assert explorer.result.kl == pytest.approx(float(shift["kl_contribution"].sum()))
+    assert explorer.result.relative_norm == pytest.approx(
+        float(al.dose(neo, vector, PROMPT)["dose"].max())
+    )
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "expected"),
+    ("name", "value", "expected"),
     [
         ("layer", 2, lambda m: 3 * al.SteeringVector.from_pair(m, ("Love you", "Hate"), 2)),
         ("coefficient", -2.0, lambda m: -2 * _vector(m)),
@@ -46,11 +48,11 @@ def test_it_begins_with_what_was_asked_for(neo: Bridge, explorer: Any) -> None:
         ("negative", "Calm", lambda m: 3 * al.SteeringVector.from_pair(m, ("Love you", "Calm"), 1)),
     ],
 )
-def test_each_knob_turns_its_own(
-    neo: Bridge, explorer: Any, knob: str, value: Any, expected: Any
+def test_each_widget_changes_its_own_setting(
+    neo: Bridge, explorer: Any, name: str, value: Any, expected: Any
 ) -> None:
     before = message(explorer)
-    explorer.knobs[knob].value = value
+    explorer.widgets[name].value = value
     assert torch.allclose(explorer.vector.rows, expected(neo).rows, atol=1e-5)
     assert explorer.vector.position == expected(neo).position
     assert explorer.vector.layer == expected(neo).layer
@@ -62,14 +64,14 @@ def _vector(model: Bridge) -> al.SteeringVector:
 
 
 def test_prompt_and_seed_change_both_runs(neo: Bridge, explorer: Any) -> None:
-    explorer.knobs["prompt"].value = "The wedding was"
-    explorer.knobs["seed"].value = 5
+    explorer.widgets["prompt"].value = "The wedding was"
+    explorer.widgets["seed"].value = 5
     expected = al.compare(neo, "The wedding was", explorer.vector, seed=5, **OPTIONS)
-    assert explorer.trial.comparison == expected
+    assert explorer.result.comparison == expected
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "told"),
+    ("name", "value", "reported"),
     [
         ("position", "nonsense", "unknown position"),
         ("position", "all", "repeats one row"),
@@ -78,13 +80,13 @@ def test_prompt_and_seed_change_both_runs(neo: Bridge, explorer: Any) -> None:
         ("prompt", "<b>a</b> " * 40, "reads at most"),
     ],
 )
-def test_nonsense_is_told_and_the_last_trial_stays(
-    explorer: Any, knob: str, value: str, told: str
+def test_invalid_settings_show_their_error_and_the_last_result_stays(
+    explorer: Any, name: str, value: str, reported: str
 ) -> None:
-    before = explorer.trial
-    explorer.knobs[knob].value = value
-    assert told in message(explorer)
-    assert explorer.trial is before
+    before = explorer.result
+    explorer.widgets[name].value = value
+    assert reported in message(explorer)
+    assert explorer.result is before
 
 
 def test_any_other_error_is_shown_and_raised(
@@ -95,7 +97,7 @@ def test_any_other_error_is_shown_and_raised(
 
     monkeypatch.setattr("actadd_lens.explorer.next_token_shift", fail)
     with pytest.raises(RuntimeError):
-        explorer.knobs["coefficient"].value = 1.0
+        explorer.widgets["coefficient"].value = 1.0
     assert "out of memory" in message(explorer)
 
 
@@ -108,7 +110,7 @@ def test_an_interrupt_leaves_no_stale_result(
     before = message(explorer)
     monkeypatch.setattr("actadd_lens.explorer.generate", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        explorer.knobs["prompt"].value = "The wedding was"
+        explorer.widgets["prompt"].value = "The wedding was"
     assert message(explorer) != before
     assert "running" in message(explorer)
 
@@ -128,37 +130,37 @@ def test_errors_are_escaped(explorer: Any, monkeypatch: pytest.MonkeyPatch) -> N
         raise al.VectorError("<script>x</script>")
 
     monkeypatch.setattr("actadd_lens.explorer.next_token_shift", fail)
-    explorer.knobs["coefficient"].value = 1.0
+    explorer.widgets["coefficient"].value = 1.0
     assert "&lt;script&gt;" in message(explorer)
 
 
-def test_a_trial_is_escaped_and_says_which_run_is_which(neo: Bridge) -> None:
+def test_a_result_is_escaped_and_says_which_run_is_which(neo: Bridge) -> None:
     hostile = "<b>She</b> talks about weddings"
-    trial = al.explore(neo, ("<i>Love", "Hate"), prompt=hostile, layer=1, **OPTIONS).trial
-    page = trial._repr_html_()
+    result = al.explore(neo, ("<i>Love", "Hate"), prompt=hostile, layer=1, **OPTIONS).result
+    page = result._repr_html_()
     assert "<b>" not in page
     assert "<i>" not in page
     table = page.split("<table>")[1]
     assert table.index("clean") < table.index("steered")
-    first = displays.html(trial.comparison.clean[0].text)
+    first = displays.html(result.comparison.clean[0].text)
     assert table.index(f">{first}</td>") < table.index(
-        f">{displays.html(trial.comparison.steered[0].text)}</td>"
+        f">{displays.html(result.comparison.steered[0].text)}</td>"
     )
-    likeliest = trial.shift.assign(change=trial.shift["p_steered"] - trial.shift["p_clean"])
+    likeliest = result.shift.assign(change=result.shift["p_steered"] - result.shift["p_clean"])
     up, down = likeliest["change"].idxmax(), likeliest["change"].idxmin()
     likelier, unlikelier = page.split("<table>")[2:4]
-    assert displays.html(repr(trial.shift["token"][up])) in likelier
-    assert displays.html(repr(trial.shift["token"][down])) in unlikelier
-    figures = [f"{trial.shift[name][up]:.3g}" for name in ("p_clean", "p_steered")]
+    assert displays.html(repr(result.shift["token"][up])) in likelier
+    assert displays.html(repr(result.shift["token"][down])) in unlikelier
+    figures = [f"{result.shift[name][up]:.3g}" for name in ("p_clean", "p_steered")]
     row = likelier.split("<tbody>")[1].split("</tr>")[0]
     assert row.index(f">{figures[0]}<") < row.index(f">{figures[1]}<")
 
 
 def test_one_row_goes_everywhere(explorer: Any) -> None:
-    explorer.knobs["rows"].value = "last"
-    explorer.knobs["position"].value = "generated"
+    explorer.widgets["rows"].value = "last"
+    explorer.widgets["position"].value = "generated"
     assert explorer.vector.position == "generated"
-    assert "no dose on the prompt" in message(explorer)
+    assert "no row is added to the prompt" in message(explorer)
 
 
 def test_it_does_not_begin_with_what_cannot_be_shown(neo: Bridge) -> None:
@@ -174,7 +176,7 @@ def test_it_shows_itself_as_a_widget(explorer: Any) -> None:
 
 def test_the_model_is_left_as_it_was(neo: Bridge, explorer: Any) -> None:
     clean = neo(PROMPT)
-    explorer.knobs["coefficient"].value = 15.0
+    explorer.widgets["coefficient"].value = 15.0
     assert torch.equal(neo(PROMPT), clean)
 
 

@@ -21,12 +21,12 @@ SHARES = st.lists(st.floats(0.05, 0.95), min_size=1, max_size=6)
 
 
 def cells(
-    means: list[float], *, control: str = "steered", pair: str = "a", layer: int = 2
+    means: list[float], *, run: str = "steered", pair: str = "a", layer: int = 2
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "pair": pair,
-            "run": control,
+            "run": run,
             "layer": layer,
             "coefficient": [float(c) for c in range(len(means))],
             "mean": means,
@@ -211,7 +211,7 @@ def test_a_frame_without_its_columns_is_refused():
 
 
 def test_a_frame_without_steered_cells_is_refused():
-    with pytest.raises(FigureError, match="none of the frame's 1 rows is a steered cell"):
+    with pytest.raises(FigureError, match="none of the frame's 1 rows is a steered configuration"):
         plots.layer_profile(clean(0.1))
 
 
@@ -232,12 +232,12 @@ def test_several_metrics_are_refused():
 
 
 def test_two_cells_of_one_place_are_refused():
-    with pytest.raises(FigureError, match=r"several steered cells have .*'layer': 2"):
+    with pytest.raises(FigureError, match=r"several steered rows have .*'layer': 2"):
         plots.layer_profile(pd.concat([cells([0.1]), cells([0.2])]))
 
 
 def test_a_steered_cell_without_a_layer_is_refused():
-    with pytest.raises(FigureError, match="'layer' is empty in a steered cell"):
+    with pytest.raises(FigureError, match="'layer' is empty in a steered row"):
         plots.layer_profile(cells([0.1]).assign(layer=None))
 
 

@@ -128,7 +128,9 @@ def test_panels_have_chosen_cells_of_their_own(chosen, framed):
 
 
 def test_a_chosen_cell_that_is_not_there_is_refused():
-    with pytest.raises(FigureError, match=r"layer and coefficient \(9, 4.0\) are no steered cell"):
+    with pytest.raises(
+        FigureError, match=r"layer and coefficient \(9, 4.0\) are not a steered row"
+    ):
         plots.heat_map(sweep(), chosen=(9, 4.0))
     with pytest.raises(FigureError, match=r"chosen names \['b'\], the panels are \[\('a', 'front'"):
         plots.heat_map(sweep(), chosen={"b": (2, 4.0)})
@@ -261,13 +263,13 @@ def test_long_and_many_categories_are_slanted_and_thinned():
 def test_bad_ablations_are_refused():
     with pytest.raises(FigureError, match=r"lacks the columns \['part', 'kind'\]"):
         plots.bars(ablation(), x="part", group="kind")
-    with pytest.raises(FigureError, match=r"\['row'\] are empty in a cell other than the clean"):
+    with pytest.raises(FigureError, match=r"\['row'\] are empty in a row other than the clean"):
         plots.bars(
             pd.concat([ablation(), rows("alone", "random", [0.1]).assign(row=None)]),
             x="row",
             group="use",
         )
-    with pytest.raises(FigureError, match="several steered cells have"):
+    with pytest.raises(FigureError, match="several steered rows have"):
         plots.bars(ablation(), x="row")
 
 

@@ -29,7 +29,6 @@ from actadd_lens.generation.completions import generate
 from actadd_lens.models.bridge import Bridge, n_layers
 from actadd_lens.models.load import load_model
 from actadd_lens.models.tokens import encode
-from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.statistics import Interval, cluster_mean, mean, proportion
 from actadd_lens.testbed.corpus import VALUES, Corpus
 from actadd_lens.testbed.grammar import parses, sentences
@@ -38,6 +37,7 @@ from actadd_lens.testbed.oracle import Split, facts, prompts
 from actadd_lens.testbed.tasks import CHECKPOINT, REVERSED, TASKS, Task
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.files import write_atomically
+from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.vectors.vector import SteeringVector
 
 COEFFICIENTS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, budget
 from actadd_lens.models.tokens import left_padded, right_padded, token_texts, tokenize
-from actadd_lens.progress import bar
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
 from actadd_lens.steering.interventions import Intervention, Steering, n_rows

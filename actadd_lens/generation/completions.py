@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from actadd_lens import display
+from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
 from actadd_lens.generation.decoding import Request, complete
 from actadd_lens.generation.sampling import Sampling
@@ -21,7 +22,6 @@ from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import as_texts, completion_text, end_token, tokenize
-from actadd_lens.progress import bar
 from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.provenance import described, source, source_of

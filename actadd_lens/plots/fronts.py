@@ -1,21 +1,25 @@
-"""What success costs: every cell of a sweep, and those that no other cell beats."""
+"""What success costs: every configuration of a sweep, and those that no other beats."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 from actadd_lens.errors import FigureError
-from actadd_lens.plots.cells import GRID, Panel, cells, panels, percent
-from actadd_lens.plots.labels import place
-from actadd_lens.plots.marks import interval, legend
+from actadd_lens.plots.frames import GRID, Panel, configurations, panels, percent
 from actadd_lens.plots.style import (
     CLEAN_COLOUR,
     COLOURS,
     CONTROL_COLOUR,
     drawing,
+    interval,
     labelled,
+    legend,
     panel_axes,
     plain,
     wrapped,
@@ -24,7 +28,22 @@ from actadd_lens.plots.style import (
 SUCCESS = ("success", "success_low", "success_high")
 COST = ("cost", "cost_low", "cost_high")
 PANEL_INCHES = (4.6, 3.7)
-MOST_IN_WORDS = 8  # cells of a front; more are labelled by their numbers alone
+LABEL_OFFSET = (-4, 3)  # points from a dot to its label
+LABEL: dict[str, Any] = {
+    "annotation_clip": False,
+    "arrowprops": {
+        "relpos": (1, 0),
+        "arrowstyle": "-",
+        "color": "0.5",
+        "linewidth": 0.5,
+        "shrinkB": 2,
+    },
+    "ha": "right",
+    "in_layout": False,
+    "size": 7,
+    "textcoords": "offset points",
+}
+MOST_IN_WORDS = 8  # labels of a front; those of a longer one are numbers alone
 
 
 def pareto(
@@ -38,14 +57,14 @@ def pareto(
 ) -> Figure:
     """Success (higher is better) against cost (lower is better), with the front that none beats.
 
-    Every steered cell is a dot with light intervals. Cells on the front are joined by a step line:
-    the best success to be had at a cost. They bear their layer and coefficient, and their position
-    if there are several.
+    Every steered configuration is a dot with light intervals. A step line joins those on the
+    front: the best success that a cost buys. They are labelled with their layer and coefficient,
+    and with their position if there are several.
 
     Args:
-        frame: cells with `control`, `layer`, `coefficient`, `on_front` (true for the cells that
-            no other beats in both), `success`, `success_low`, `success_high`, `cost`, `cost_low`,
-            `cost_high`, and maybe `pair`, which makes panels, and `position`.
+        frame: rows with `run`, `layer`, `coefficient`, `on_front` (true for the configurations
+            that no other beats in both), `success`, `success_low`, `success_high`, `cost`,
+            `cost_low`, `cost_high`, and maybe `pair`, which makes panels, and `position`.
         success: what the column `success` measures.
         cost: what the column `cost` measures.
         success_unit: its unit; "%" shows shares in [0, 1] as percentages.
@@ -53,8 +72,8 @@ def pareto(
         note: a line above the legend, for what the intervals are and how large n is.
 
     Raises:
-        FigureError: a column is missing, no cell is steered, two steered cells have the same
-            place, or a cell marked as on the front is beaten by another.
+        FigureError: a column is missing, no row is steered, two steered rows have the same
+            place, or a configuration marked as on the front is beaten by another.
 
     >>> import pandas as pd
     >>> rows = [(1.0, 0.2, 0.1, True), (2.0, 0.6, 0.3, True), (4.0, 0.5, 0.9, False)]
@@ -65,49 +84,40 @@ def pareto(
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['layer 2, c = 1', 'layer 2, c = 2']
     """
-    frame = cells(frame, (*GRID, *SUCCESS, *COST), ["on_front"], key=GRID)
+    frame = configurations(frame, (*GRID, *SUCCESS, *COST), ["on_front"], key=GRID)
     frame = frame.assign(on_front=frame["on_front"].astype("boolean").fillna(False).astype(bool))
     frame = percent(percent(frame, success_unit, SUCCESS), cost_unit, COST)
     shown = panels(frame, ["pair"])
     fronts = [_front(panel) for panel in shown]
     short = max(map(len, fronts)) > MOST_IN_WORDS
     with drawing() as figure:
-        axes, abreast = panel_axes(figure, len(shown), PANEL_INCHES)
-        width = figure.get_figwidth() / abreast - 0.6
+        axes, per_row = panel_axes(figure, len(shown), PANEL_INCHES)
+        width = figure.get_figwidth() / per_row - 0.6
         for ax, panel, front in zip(axes, shown, fronts, strict=True):
             _draw(ax, panel, front, "front (layer, c)" if short else "front")
-            ax.set_title(wrapped(panel.title, width, 9))
+            ax.set_title(wrapped(panel.title, width))
             ax.set_xlabel(wrapped(labelled(cost, cost_unit), width))
-        for ax in axes[::abreast]:
+        for ax in axes[::per_row]:
             ax.set_ylabel(wrapped(labelled(success, success_unit), 2.8))
         legend(figure, axes, note)
+        figure.draw_without_rendering()  # labels need to know where marks are on the page
         for ax, panel, front in zip(axes, shown, fronts, strict=True):
-            place(figure, ax, front["cost"], front["success"], _names(panel, front, short))
+            _label(ax, panel, front, short)
     return figure
 
 
 def _front(panel: Panel) -> pd.DataFrame:
-    """The cells on the front by cost, proved to be one."""
+    """The configurations on the front, by cost; an error if one of them is beaten."""
     front = panel.steered[panel.steered["on_front"]].sort_values(["cost", "success"])
     front = front.dropna(subset=["cost", "success"])
     beaten = front[front["success"] < front["success"].cummax()]
     if len(beaten):
         places = beaten[[*GRID]].to_dict("records")
         raise FigureError(
-            f"on_front marks {places}, which cost more and reach less than another cell on it: "
-            "mark the cells that no other beats"
+            f"on_front marks {places}, which cost more and reach less than another row on it: "
+            "mark the rows that no other beats"
         )
     return front
-
-
-def _names(panel: Panel, front: pd.DataFrame, short: bool) -> list[str]:
-    """Layer and coefficient of each cell, and its position if there are several."""
-    form = "layer {row.layer:g}, c = {row.coefficient:g}"
-    if short:
-        form = "{row.layer:g}, {row.coefficient:g}"
-    if "position" in front.columns and panel.steered["position"].nunique() > 1:
-        form += ", {row.position}"
-    return [plain(form.format(row=row)) for row in front.itertuples()]
 
 
 def _draw(ax: Axes, panel: Panel, front: pd.DataFrame, name: str) -> None:
@@ -115,18 +125,14 @@ def _draw(ax: Axes, panel: Panel, front: pd.DataFrame, name: str) -> None:
     ax.grid(True, axis="both")
     steps = front["cost"].repeat(2)[1:], front["success"].repeat(2)[:-1]
     ax.plot(*steps, color=COLOURS[1], linewidth=1.2)
-    looks = [
-        (
-            front,
-            f"steered, on the Pareto {name}",
-            {"marker": "o", "color": COLOURS[1], "zorder": 3},
-        ),
-        (others, "steered", {"marker": "o", "color": COLOURS[0], "alpha": 0.75, "markersize": 3}),
+    best = {"marker": "o", "color": COLOURS[1], "zorder": 3}
+    small = {"color": CONTROL_COLOUR, "marker": "x", "markersize": 3}
+    looks: list[tuple[pd.DataFrame, str, dict[str, Any]]] = [
+        (front, f"steered, on the Pareto {name}", best),
+        (others, "steered", {**small, "marker": "o", "color": COLOURS[0], "alpha": 0.75}),
+        *((rows, plain(kind), small) for kind, rows in panel.controls.groupby("kind")),
+        (panel.clean, "clean", {**best, "marker": "D", "color": CLEAN_COLOUR, "markersize": 5}),
     ]
-    for kind, rows in panel.controls.groupby("kind"):
-        looks.append((rows, plain(kind), {"marker": "x", "color": CONTROL_COLOUR, "markersize": 3}))
-    clean = {"marker": "D", "color": CLEAN_COLOUR, "markersize": 5, "zorder": 3}
-    looks.append((panel.clean, "clean", clean))
     for rows, label, look in looks:
         if rows.empty:
             continue
@@ -135,3 +141,40 @@ def _draw(ax: Axes, panel: Panel, front: pd.DataFrame, name: str) -> None:
         interval(ax, rows["success"], rows["cost_low"], rows["cost_high"], across=True, **light)
         ax.plot(rows["cost"], rows["success"], linestyle="", label=label, **look)
     ax.margins(0.08)
+
+
+def _label(ax: Axes, panel: Panel, front: pd.DataFrame, short: bool) -> None:
+    """Write layer and coefficient next to each dot of the front, and its position if several.
+
+    Above and left of a dot there is nothing, since no configuration beats one on the front. A label
+    that would cover another is raised. Its line crosses no label: those before it end further left.
+    """
+    form = "{row.layer:g}, {row.coefficient:g}"
+    if not short:
+        form = "layer {row.layer:g}, c = {row.coefficient:g}"
+    if "position" in front.columns and panel.steered["position"].nunique() > 1:
+        form += ", {row.position}"
+    labels = [
+        ax.annotate(plain(form.format(row=row)), (row.cost, row.success), LABEL_OFFSET, **LABEL)
+        for row in front.itertuples()
+    ]
+    left, right = ax.get_xlim()
+    for label, cost in zip(labels, front["cost"], strict=True):  # none begins outside
+        share = _extent(label).width / ax.bbox.width + 0.04
+        left = min(left, (cost - share * right) / (1 - share))
+    ax.set_xlim(left, right)
+    boxes: list[Bbox] = []
+    for label in labels:
+        x, y = LABEL_OFFSET
+        while any(_extent(label).overlaps(box) for box in boxes):
+            y += 1
+            label.set_position((x, y))
+        boxes.append(_extent(label))
+        if y == LABEL_OFFSET[1] and label.arrow_patch:
+            label.arrow_patch.set_visible(False)
+
+
+def _extent(label: Annotation) -> Bbox:
+    """The box of a label, without the line that leads to it."""
+    label.get_window_extent()  # puts the text in its place
+    return Text.get_window_extent(label)

@@ -18,26 +18,24 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from actadd_lens.errors import FigureError
-from actadd_lens.plots.cells import Panel, panels, sweep
-from actadd_lens.plots.marks import legend
+from actadd_lens.plots.frames import Panel, panels, sweep
 from actadd_lens.plots.style import (
     DIVERGING,
     PAGE_INCHES,
     drawing,
+    fit_height,
     ink,
     labelled,
+    legend,
     panel_axes,
     plain,
     wrapped,
 )
 
-CELL_INCHES = (0.33, 0.25)
+SQUARE_INCHES = (0.33, 0.25)
 BESIDE_INCHES = 1.2  # for the labels of y and the colour bar
-UNDER_INCHES = 0.8  # for the labels of x and the title
-BAR_INCHES = 0.12
-LINE_INCHES = 0.17  # of the note and the legend
-DIGIT_EM = 0.64  # width of a digit of the font
-VALUE_POINTS = 6.5
+MOST_LETTERS = 85  # of values in the width of a page
+MOST_LAYERS = 26  # named in the width of a page
 EMPTY_COLOUR = "0.9"
 HALO = withStroke(linewidth=3.4, foreground="white")  # black on it is seen on any colour
 FRAME: dict[str, Any] = {"fill": False, "edgecolor": "black", "linewidth": 1.6}
@@ -57,24 +55,24 @@ def heat_map(
     unit: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """Effect of every steered cell by layer and coefficient, a panel for each pair and position.
+    """Effect of every steered row by layer and coefficient, a panel for each pair and position.
 
     All panels share one colour scale, which is centred at 0 if there are values on both sides of
-    it. Cells bear their values where there is room; a cell without one is grey. The clean run's
-    value is a line on the colour bar, and stands in the panel's title.
+    it. Values are written into their squares where they fit; a square without a value is grey. The
+    clean run's value is a line on the colour bar, and is in the panel's title.
 
     Args:
-        frame: cells with `control`, `layer`, `mean`, `low`, `high`, the column `y`, and maybe
-            `pair` and `position`; controls are left out.
+        frame: rows with `run`, `layer`, `mean`, `low`, `high`, the column `y`, and maybe `pair`
+            and `position`; controls are left out.
         y: column of numbers that are the rows of the map; layers are its columns.
-        chosen: layer and coefficient (or what `y` is) of a cell to frame in every panel, or a
+        chosen: layer and coefficient (or what `y` is) of a square to frame in every panel, or a
             mapping to it from the panel's pair, from its position, or from (pair, position).
         label: what `mean` measures.
-        unit: its unit, put behind the label; "%" shows shares in [0, 1] as percentages.
-        note: a line under the panels.
+        unit: its unit, added to the label; "%" shows shares in [0, 1] as percentages.
+        note: a line below the panels.
 
     Raises:
-        FigureError: as in `layer_profile`, or a chosen cell is not there.
+        FigureError: as in `layer_profile`, or the frame lacks a chosen configuration.
 
     >>> import pandas as pd
     >>> cell = {"run": "steered", "low": 0.1, "high": 0.9}
@@ -92,30 +90,39 @@ def heat_map(
     means = pd.concat([steered["mean"], clean["mean"]]).dropna()
     with drawing() as figure:
         colours, decimals = _colours(means, unit), _decimals(means, unit)
-        axes, abreast, width = _axes(figure, len(shown), len(columns), len(rows))
+        most, high = PAGE_INCHES - BESIDE_INCHES, max(1.25, len(rows) * SQUARE_INCHES[1])
+        width = len(columns) * SQUARE_INCHES[0]
+        size, per_row = (PAGE_INCHES, high + 3), max(1, int(most / width))
+        axes, per_row = panel_axes(figure, len(shown), size, per_row=per_row)
+        width = min(max(width, 1.4), most / per_row)
+        figure.set_figwidth(width * per_row + BESIDE_INCHES)
         for ax, panel, place in zip(axes, shown, framed, strict=True):
             values = panel.steered.pivot(index=y, columns="layer", values="mean")
-            values = values.reindex(index=rows, columns=columns)
-            _draw(ax, values, colours, decimals, width / len(columns))
-            _label(ax, values, width)
-            ax.set_title(wrapped(_title(panel, decimals, unit), width, 9))
+            _draw(ax, values.reindex(index=rows, columns=columns), colours, decimals, per_row)
+            ax.set_title(wrapped(_title(panel, decimals, unit), width))
             if place is not None:
                 corner = columns.index(place[0]) - 0.5, rows.index(place[1]) - 0.5
                 ax.add_patch(Rectangle(corner, 1, 1, clip_on=False, zorder=4, **FRAME))
-        for ax in axes[::abreast]:
+        for ax in axes[::per_row]:
             ax.set_ylabel(Y_LABELS.get(y, plain(y.replace("_", " "))))
         keys: dict[str, Artist] = {"chosen": Patch(**FRAME)} if any(framed) else {}
-        keys |= _bar(figure, axes, colours, labelled(label, unit), clean["mean"])
+        keys |= _bar(
+            figure,
+            axes,
+            high * math.ceil(len(axes) / per_row),
+            colours,
+            labelled(label, unit),
+            clean["mean"],
+        )
         legend(figure, (), note, keys)
-        n_lines = len(keys) + len(wrapped(note or "", figure.get_figwidth(), 8).splitlines())
-        figure.set_figheight(figure.get_figheight() + LINE_INCHES * n_lines)
+        fit_height(figure, axes, per_row, high)
     return figure
 
 
 def _framed(
     shown: Sequence[Panel], grid: tuple[str, str], chosen: Place | Mapping[Any, Place] | None
 ) -> list[Place | None]:
-    """The chosen cell of each panel, proved to be there."""
+    """The chosen place of each panel; an error if the panel lacks it."""
     if chosen is None:
         return [None] * len(shown)
     if not isinstance(chosen, Mapping):
@@ -133,26 +140,15 @@ def _framed(
         there = panel.steered[[*grid]].itertuples(index=False, name=None)
         if place is not None and tuple(place) not in {*there}:
             raise FigureError(
-                f"the chosen {' and '.join(grid)} {tuple(place)} are no steered cell of the panel "
-                f"{panel.key}: choose one that was run, or name a cell for each panel"
+                f"the chosen {' and '.join(grid)} {tuple(place)} are not a steered row of the "
+                f"panel {panel.key}: choose one that was run, or name one for each panel"
             )
         framed.append(place)
     return framed
 
 
-def _axes(figure: Figure, n: int, columns: int, rows: int) -> tuple[list[Axes], int, float]:
-    """Axes, how many stand abreast, and the inches each has."""
-    room = PAGE_INCHES - BESIDE_INCHES
-    width, height = columns * CELL_INCHES[0], max(1.1, rows * CELL_INCHES[1])
-    most = max(1, int(room / width))
-    axes, abreast = panel_axes(figure, n, (PAGE_INCHES, height + UNDER_INCHES), abreast=most)
-    width = min(max(width, 1.4), room / abreast)
-    figure.set_figwidth(width * abreast + BESIDE_INCHES)
-    return axes, abreast, width
-
-
 def _colours(means: pd.Series, unit: str | None) -> ScalarMappable:
-    """Colours of the values, of all percentages, and of a span of 0 to 1 where there is none."""
+    """Colours of the values, of all percentages, and of 0 to 1 where there is no value."""
     if unit == "%" and means.between(0, 100).all():
         return ScalarMappable(Normalize(0, 100), mpl.rcParams["image.cmap"])
     low, high = (float(means.min()), float(means.max())) if len(means) else (0.0, 1.0)
@@ -183,42 +179,44 @@ def _title(panel: Panel, decimals: int, unit: str | None) -> str:
 
 
 def _draw(
-    ax: Axes, cells: pd.DataFrame, colours: ScalarMappable, decimals: int, inches: float
+    ax: Axes, cells: pd.DataFrame, colours: ScalarMappable, decimals: int, per_row: int
 ) -> None:
-    """The cells, each of a width in inches, with their values if these are narrower."""
+    """The squares with their values, if these fit, and the names of columns and rows."""
     ax.set_facecolor(EMPTY_COLOUR)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    y, x = (np.arange(n + 1) - 0.5 for n in cells.shape)
+    n_rows, n_columns = cells.shape
+    edges = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     values = np.ma.masked_invalid(cells.to_numpy())
     look: dict[str, Any] = {"norm": colours.norm, "edgecolors": "white", "linewidth": 0.5}
-    ax.pcolormesh(x, y, values, cmap=colours.cmap, **look)
+    ax.pcolormesh(*edges, values, cmap=colours.cmap, **look)
     texts = {
-        (row, column): _number(value, decimals)
-        for (row, column), value in np.ndenumerate(cells.to_numpy())
+        place: _number(value, decimals)
+        for place, value in np.ndenumerate(cells.to_numpy())
         if np.isfinite(value)
     }
-    widest = max(map(len, texts.values()), default=0) * DIGIT_EM * VALUE_POINTS / 72
-    for (row, column), text in texts.items() if widest <= 0.9 * inches else ():
-        colour = ink(colours.to_rgba(values[row, column]))
-        ax.text(column, row, text, color=colour, ha="center", va="center", size=VALUE_POINTS)
-
-
-def _label(ax: Axes, cells: pd.DataFrame, inches: float) -> None:
-    """Names of columns, as many as have room, and of all rows."""
-    step = math.ceil(len(cells.columns) * 0.21 / inches)
-    ax.set_xticks(range(0, len(cells.columns), step), [f"{n:g}" for n in cells.columns[::step]])
-    ax.set_yticks(range(len(cells)), [f"{n:g}" for n in cells.index])
+    widest = max(map(len, texts.values()), default=0)
+    if widest <= max(5, 20 // n_columns) and widest * n_columns * per_row <= MOST_LETTERS:
+        for (row, column), text in texts.items():
+            colour = ink(colours.to_rgba(values[row, column]))
+            ax.text(column, row, text, color=colour, ha="center", va="center", size=6.5)
+    step = math.ceil(n_columns * per_row / MOST_LAYERS)
+    ax.set_xticks(range(0, n_columns, step), [f"{n:g}" for n in cells.columns[::step]])
+    ax.set_yticks(range(n_rows), [f"{n:g}" for n in cells.index])
     ax.tick_params(length=0)
     ax.set_xlabel("injection layer")
 
 
 def _bar(
-    figure: Figure, axes: Sequence[Axes], colours: ScalarMappable, label: str, clean: pd.Series
+    figure: Figure,
+    axes: Sequence[Axes],
+    high: float,
+    colours: ScalarMappable,
+    label: str,
+    clean: pd.Series,
 ) -> dict[str, Artist]:
     """The colour bar with the clean run's values; what the legend says of them."""
-    high = figure.get_figheight() - UNDER_INCHES
-    bar = figure.colorbar(colours, ax=axes, aspect=high / BAR_INCHES, pad=0.02)
+    bar = figure.colorbar(colours, ax=axes, aspect=8 * high, pad=0.02)
     bar.set_label(wrapped(label, high))
     bar.outline.set_visible(False)
     lines = [bar.ax.axhline(value, **CLEAN) for value in clean.dropna().unique()]

@@ -1,9 +1,9 @@
-"""Intervals, paired tests and corrections. scipy does the work; this room says what is meant.
+"""Intervals, paired tests and corrections for many tests, computed by scipy.
 
 The independent item is the prompt. Samples of one prompt are not independent, so every function
 that takes samples takes `clusters`, the prompt of each sample (any hashable label): samples are
-averaged within their prompt first and every prompt then counts once. NaN is a missing sample:
-it is left out and counted in `missing`; a prompt whose samples are all missing is left out too.
+averaged within their prompt first, and then every prompt counts once. NaN is a missing sample. It
+is left out and counted in `missing`; a prompt whose samples are all missing is left out too.
 """
 
 from actadd_lens.statistics.comparisons import (

@@ -1,4 +1,4 @@
-"""Steered against clean, and the correction for having looked often. scipy does the work."""
+"""Tests of steered against clean, and corrections for many tests, computed by scipy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from actadd_lens.statistics.intervals import (
     DIGITS,
     Array,
     ClusterInterval,
+    as_list,
     cluster_mean,
     cluster_means,
-    listed,
     numbers,
     proportion,
     rounded_mean,
@@ -44,7 +44,7 @@ class TestResult:
     alternative: str
     """"two-sided", "greater" or "less", as asked for."""
     null: str
-    """The hypothesis that a small `p_value` speaks against, in words."""
+    """The hypothesis that a small `p_value` is evidence against, in words."""
     missing: int
     """Pairs of samples that are left out, one of them being NaN."""
 
@@ -117,7 +117,7 @@ def mean_change(
     """Mean over prompts of steered - clean, with its bootstrap interval.
 
     Where few prompts changed, all in one direction, resampling has little to draw from and the
-    interval is too narrow: it may leave out 0 where `paired_permutation` sees nothing. Go by the
+    interval is too narrow: it may exclude 0 although `paired_permutation` finds nothing. Use the
     test then.
 
     Args:
@@ -176,7 +176,7 @@ def adjust(p_values: Iterable[SupportsFloat], method: str = "holm") -> Float[np.
 
     "holm" (Holm 1979) bounds the chance of any false positive, under any dependence; "bh"
     (Benjamini & Hochberg 1995) the expected share of false ones among the positives, for
-    independent or positively dependent tests. NaN is a test that was not made: it stays NaN and
+    independent or positively dependent tests. NaN is a test that was not made. It stays NaN and
     is not counted.
 
     Args:
@@ -212,7 +212,7 @@ def _changes(
         raise StatisticsError(
             f"{len(ours)} steered and {len(theirs)} clean values: give both of every sample"
         )
-    labels = range(len(ours)) if clusters is None else listed(clusters)
+    labels = range(len(ours)) if clusters is None else as_list(clusters)
     changes, missing = cluster_means(ours - theirs, labels)
     sizes, _ = cluster_means(np.abs(ours) + np.abs(theirs), labels)
     return np.where(np.abs(changes) <= sizes * 10.0**-DIGITS, 0.0, changes), missing

@@ -14,7 +14,7 @@ from actadd_lens.errors import StatisticsError
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 DIGITS: Final = 12
-"""Means that agree to so many digits tie: what is left is the rounding of their sums."""
+"""Means that agree to this many digits are equal: they differ by the rounding of their sums."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def mean(values: Iterable[SupportsFloat], confidence: float = 0.95, seed: int = 
         seed: of the resampling; the global random state is not used.
 
     Returns:
-        The interval; its bounds are NaN for a single value (nothing tells how far another would
-        be), and both equal the mean for constant values.
+        The interval. Its bounds are NaN for a single value, which says nothing about the spread;
+        both bounds equal the mean for constant values.
 
     Raises:
         StatisticsError: no values, NaN or infinite ones, or confidence out of range.
@@ -103,8 +103,8 @@ def cluster_mean(
 ) -> ClusterInterval:
     """Mean of the cluster means, with its bootstrap interval over clusters (BCa, 2,000 resamples).
 
-    Every prompt counts once, however many of its samples are there; with equally many samples
-    this is the pooled mean. Whole clusters are drawn (Davison & Hinkley 1997, section 3.8, first
+    Every prompt counts once, however many samples it has; with equally many samples this is the
+    pooled mean. Whole clusters are drawn (Davison & Hinkley 1997, section 3.8, first
     strategy) by the bias-corrected accelerated bootstrap (Efron 1987). With fewer than about ten
     clusters such intervals are too narrow: five normal clusters are covered about 82 % of the
     time instead of 95.
@@ -116,9 +116,9 @@ def cluster_mean(
         seed: of the resampling; the global random state is not used.
 
     Returns:
-        The interval, `n` counting clusters; its bounds are NaN for a single cluster, and both
-        equal the mean if all clusters have the same. The order of samples and the names of
-        clusters do not matter.
+        The interval, where `n` counts clusters. Its bounds are NaN for a single cluster; both
+        bounds equal the mean if all clusters have the same mean. The order of samples and the
+        names of clusters do not matter.
 
     Raises:
         StatisticsError: no number among the values, infinite ones, other than one cluster per
@@ -128,15 +128,15 @@ def cluster_mean(
     ClusterInterval(mean=0.5, low=0.0, high=..., n=3, missing=0)
     """
     means, missing = cluster_means(numbers("values", values), clusters)
-    # Sorted, so that the order of the prompts does not decide which are drawn.
+    # Sorted, so that the order of the prompts has no influence on which are drawn.
     interval = _bootstrap(np.sort(means), confidence, seed)
     return ClusterInterval(**vars(interval), missing=missing)
 
 
 def numbers(name: str, values: Iterable[SupportsFloat]) -> Array:
-    """The values as an array; `name` is what a complaint calls them."""
+    """The values as an array; `name` is what an error calls them."""
     try:
-        array = np.asarray(listed(values), dtype=float)
+        array = np.asarray(as_list(values), dtype=float)
     except (TypeError, ValueError) as error:
         raise StatisticsError(
             f"{name} are not all numbers ({error}): give one per sample"
@@ -145,36 +145,36 @@ def numbers(name: str, values: Iterable[SupportsFloat]) -> Array:
         raise StatisticsError(f"{name} of shape {array.shape}: give one number per sample")
     if np.isinf(array).any():
         raise StatisticsError(
-            f"{np.isinf(array).sum()} of {len(array)} {name} are infinite, which no mean survives: "
+            f"{np.isinf(array).sum()} of {len(array)} {name} are infinite, so they have no mean: "
             "bound them, or make them NaN to leave them out"
         )
     return array
 
 
-def listed(values: Iterable[Any]) -> list[Any]:
-    """Plain Python items: the elements of a tensor or array of labels do not compare as labels."""
+def as_list(values: Iterable[Any]) -> list[Any]:
+    """Plain Python items: elements of a tensor or an array cannot be compared as labels."""
     return list(values.tolist() if hasattr(values, "tolist") else values)
 
 
 def cluster_means(values: Array, clusters: Iterable[Hashable]) -> tuple[Array, int]:
     """Mean of each cluster that has one, in order of appearance, and how many values are NaN."""
-    labels = listed(clusters)
+    labels = as_list(clusters)
     if len(labels) != len(values):
         raise StatisticsError(
             f"{len(values)} values and {len(labels)} clusters: name the cluster of each value"
         )
-    there = ~np.isnan(values)
-    if not there.any():
+    present = ~np.isnan(values)
+    if not present.any():
         raise StatisticsError(f"none of {len(values)} values is a number: give at least one")
     index = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    codes = np.array([index[label] for label in labels])[there]
+    codes = np.array([index[label] for label in labels])[present]
     counts = np.bincount(codes)
-    sums = np.bincount(codes, weights=values[there])
-    return sums[counts > 0] / counts[counts > 0], int((~there).sum())
+    sums = np.bincount(codes, weights=values[present])
+    return sums[counts > 0] / counts[counts > 0], int((~present).sum())
 
 
 def rounded_mean(values: Array, axis: int) -> Any:
-    """Mean of values of order one, an array or a number: means that are equal on paper tie."""
+    """Mean of values of order one, rounded so that means equal on paper are equal."""
     return np.round(values.mean(axis=axis), DIGITS)
 
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from actadd_lens.display import bar
 from actadd_lens.models import bridge
-from actadd_lens.progress import bar
 from actadd_lens.sweeps.completions import Writing, judge, writings
 from actadd_lens.sweeps.logits import Reading, readings
 from actadd_lens.sweeps.measurement import Measurement, Work, checked

@@ -419,7 +419,7 @@ class SteeringVector:
         largest = max(norms) or 1.0
         names = ["token"] if len(texts) == 1 else ["positive", "negative"][: len(texts)]
         rows = [
-            (row, *map(repr, tokens), norm, display.bar(norm / largest))
+            (row, *map(repr, tokens), norm, display.share_bar(norm / largest))
             for row, (norm, *tokens) in enumerate(zip(norms, *texts, strict=True))
         ]
         return display.block(

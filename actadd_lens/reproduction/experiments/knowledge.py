@@ -26,8 +26,16 @@ from matplotlib.figure import Figure
 
 from actadd_lens.analysis.facts import answer_ranks
 from actadd_lens.models.tokens import encode
-from actadd_lens.plots.marks import band, legend, log_ticks
-from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, panel_axes
+from actadd_lens.plots.style import (
+    CLEAN_COLOUR,
+    COLOURS,
+    CONTROL_COLOUR,
+    band,
+    drawing,
+    legend,
+    log_ticks,
+    panel_axes,
+)
 from actadd_lens.reproduction.concepts import Concept, Fact
 from actadd_lens.reproduction.criteria import Verdict, all_of, kept, told
 from actadd_lens.reproduction.outcome import Outcome

@@ -33,9 +33,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from actadd_lens.models import bridge
-from actadd_lens.plots.cells import percent
-from actadd_lens.plots.marks import band, clean_level, label_y, legend
-from actadd_lens.plots.style import COLOURS, CONTROL_COLOUR, drawing, panel_axes, plain
+from actadd_lens.plots.frames import percent
+from actadd_lens.plots.style import (
+    COLOURS,
+    CONTROL_COLOUR,
+    band,
+    clean_level,
+    drawing,
+    label_y,
+    legend,
+    panel_axes,
+    plain,
+)
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, told
 from actadd_lens.reproduction.outcome import Outcome

@@ -27,8 +27,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from actadd_lens.plots.marks import interval, legend
-from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, plain
+from actadd_lens.plots.style import (
+    CLEAN_COLOUR,
+    COLOURS,
+    CONTROL_COLOUR,
+    drawing,
+    interval,
+    legend,
+    plain,
+)
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least
 from actadd_lens.reproduction.outcome import Outcome

@@ -26,12 +26,15 @@ from matplotlib.figure import Figure
 
 from actadd_lens.metrics import relative_kl
 from actadd_lens.models.tokens import encode
-from actadd_lens.plots.marks import clean_level, interval, legend, log_ticks
 from actadd_lens.plots.style import (
     COLOURS,
     CONTROL_COLOUR,
     MARKERS,
+    clean_level,
     drawing,
+    interval,
+    legend,
+    log_ticks,
     panel_axes,
     wrapped,
 )

@@ -26,8 +26,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from actadd_lens.plots.marks import band, label_y, legend
-from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, panel_axes
+from actadd_lens.plots.style import (
+    CLEAN_COLOUR,
+    COLOURS,
+    CONTROL_COLOUR,
+    band,
+    drawing,
+    label_y,
+    legend,
+    panel_axes,
+)
 from actadd_lens.reproduction.criteria import Verdict, at_least, told
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import Readings, text_of

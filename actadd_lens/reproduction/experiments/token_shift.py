@@ -32,8 +32,7 @@ from actadd_lens import plots
 from actadd_lens.analysis.logprobs import kl_terms, next_token_shift
 from actadd_lens.metrics.logits import KL, Effectiveness, LogitMetric
 from actadd_lens.models.tokens import encode
-from actadd_lens.plots.marks import interval
-from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing
+from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, interval
 from actadd_lens.reproduction.criteria import Verdict, told
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.perplexities import fitting

@@ -1,4 +1,4 @@
-"""What figures read: frames checked and made plain, and cut into panels."""
+"""What figures read: frames are checked, made plain and cut into panels."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ SPLITS = ("pair", "position")
 
 @dataclass(frozen=True)
 class Panel:
-    """The cells that are drawn in one panel."""
+    """The rows that are drawn in one panel."""
 
     key: tuple[Any, ...]
     """Its values of `pair` and `position`, those of the two that the frame has."""
     title: str
     """Those of them in which panels differ."""
-    cells: pd.DataFrame
+    rows: pd.DataFrame
 
     @property
     def steered(self) -> pd.DataFrame:
-        """The steered cells."""
-        return self.cells[self.cells["run"] == "steered"]
+        """The steered configurations."""
+        return self.rows[self.rows["run"] == "steered"]
 
     @property
     def clean(self) -> pd.DataFrame:
-        """The clean run: a row or none, as a rule."""
-        return self.cells[self.cells["run"] == "clean"]
+        """The clean run: one row or none, as a rule."""
+        return self.rows[self.rows["run"] == "clean"]
 
     @property
     def controls(self) -> pd.DataFrame:
-        """Everything else, with a column `kind`, which is "random" for "random:1"."""
-        cells = self.cells[~self.cells["run"].isin(["steered", "clean"])]
-        return cells.assign(kind=[control.split(":")[0] for control in cells["run"]])
+        """All other runs, with a column `kind`, which is "random" for "random:1"."""
+        rows = self.rows[~self.rows["run"].isin(["steered", "clean"])]
+        return rows.assign(kind=[run.split(":")[0] for run in rows["run"]])
 
 
 def table(
@@ -49,12 +49,12 @@ def table(
 ) -> pd.DataFrame:
     """The frame with plain floats in `numbers`, which matplotlib needs.
 
-    What is empty becomes nan, and so does what is infinite, as it has no place on a scale.
+    Empty values become nan, and so do infinite ones, which have no place on a scale.
 
     Args:
         frame: what the caller gave.
         numbers: columns that must hold numbers.
-        others: columns that must be there.
+        others: columns that must exist.
         give: what to give instead, for messages.
     """
     wanted = [*others, *numbers]
@@ -76,21 +76,21 @@ def table(
     return frame.assign(**read)
 
 
-def cells(
+def configurations(
     frame: pd.DataFrame,
     numbers: Sequence[str] = MEAN,
     others: Sequence[str] = (),
     *,
-    key: Sequence[str] = (),
+    key: Sequence[str],
 ) -> pd.DataFrame:
-    """A checked frame of cells of one metric, where every steered cell has a `key` of its own."""
-    frame = table(frame, numbers, ["run", *others], give="one row per cell")
+    """A checked frame of one metric, in which no two steered rows have the same `key`."""
+    frame = table(frame, numbers, ["run", *others], give="one row per configuration")
     frame = frame.assign(run=frame["run"].astype(str))
     steered = frame[frame["run"] == "steered"]
     if steered.empty:
         raise FigureError(
-            f"none of the frame's {len(frame)} rows is a steered cell: "
-            'give some with control "steered"'
+            f"none of the frame's {len(frame)} rows is a steered configuration: "
+            'give some with run "steered"'
         )
     metrics = list(frame["metric"].dropna().unique()) if "metric" in frame.columns else []
     if len(metrics) > 1:
@@ -100,18 +100,18 @@ def cells(
         )
     for name in key:
         if steered[name].isna().any():
-            raise FigureError(f"{name!r} is empty in a steered cell: fill it in or drop the row")
+            raise FigureError(f"{name!r} is empty in a steered row: fill it in or drop the row")
     names = [name for name in dict.fromkeys((*SPLITS, *key)) if name in frame.columns]
-    twice = steered[steered.duplicated(names)] if key else steered[:0]
+    twice = steered[steered.duplicated(names)]
     if len(twice):
         clash = twice[names].iloc[0].to_dict()
-        raise FigureError(f"several steered cells have {clash}: keep one row for each")
+        raise FigureError(f"several steered rows have {clash}: keep one row for each")
     return frame
 
 
 def sweep(frame: pd.DataFrame, unit: str | None, grid: tuple[str, str] = GRID) -> pd.DataFrame:
-    """The cells of a sweep over two columns of numbers, shares as percentages if unit is "%"."""
-    return percent(cells(frame, (*grid, *MEAN), key=grid), unit)
+    """A sweep over two columns of numbers, shares as percentages if the unit is "%"."""
+    return percent(configurations(frame, (*grid, *MEAN), key=grid), unit)
 
 
 def percent(frame: pd.DataFrame, unit: str | None, numbers: Sequence[str] = MEAN) -> pd.DataFrame:
@@ -122,25 +122,23 @@ def percent(frame: pd.DataFrame, unit: str | None, numbers: Sequence[str] = MEAN
 def panels(frame: pd.DataFrame, splits: Sequence[str] = SPLITS) -> list[Panel]:
     """A panel for each pair and position that is steered, in order of appearance."""
     steered = frame["run"] == "steered"
-    names = [n for n in splits if n in frame.columns and not _blank(frame[n][steered]).all()]
+    names = [n for n in splits if n in frame.columns and not _empty(frame[n][steered]).all()]
     keys = frame.loc[steered, names].drop_duplicates()
-    told = [name for name in names if keys[name].nunique() > 1]
     found = []
     for key in keys.itertuples(index=False, name=None) if names else [()]:
         inside = pd.Series(True, index=frame.index)
+        titles = []
         for name, value in zip(names, key, strict=True):
-            everywhere = _blank(frame[name])
-            if name == "position":  # a control of its own position stands beside every other
+            everywhere = _empty(frame[name])
+            if name == "position":  # a control at a position of its own is in every panel
                 everywhere |= ~frame[name].isin(keys[name])
             inside &= everywhere | (frame[name] == value).fillna(False).astype(bool)
-        title = ", ".join(
-            plain(value) if name == "pair" else f"{name}\N{NO-BREAK SPACE}{plain(value)}"
-            for name, value in zip(names, key, strict=True)
-            if name in told
-        )
-        found.append(Panel(key, title, frame[inside]))
+            if keys[name].nunique() > 1:
+                label = "" if name == "pair" else f"{name}\N{NO-BREAK SPACE}"
+                titles.append(label + plain(value))
+        found.append(Panel(key, ", ".join(titles), frame[inside]))
     return found
 
 
-def _blank(column: pd.Series) -> pd.Series:
+def _empty(column: pd.Series) -> pd.Series:
     return column.isna() | (column.astype(str) == "")
