@@ -1,11 +1,11 @@
-"""Metrics over completions as tables: a column a metric, and means with intervals."""
+"""Metrics over completions as tables: a column per metric, and means with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
-from actadd_lens.metrics import lookup
+from actadd_lens.metrics.registry import lookup
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.steering.hooks import Steering
 
@@ -30,7 +30,7 @@ def score(completions: Sequence[Completion], metrics: str | Sequence[object]) ->
 
     Raises:
         MetricError: No metric, an unknown one, a logit metric, two of one name, or something that
-            is no completion.
+            is not a completion.
 
     >>> completion = al.Completion("She talks about", " her wedding.", (), (), 0, 0)
     >>> score([completion], ["weddings", "repetition"])[["weddings", "repetition"]].values.tolist()
@@ -38,15 +38,13 @@ def score(completions: Sequence[Completion], metrics: str | Sequence[object]) ->
     """
     import pandas as pd
 
-    from actadd_lens.metrics.logits import LogitMetric
-
     several = [metrics] if isinstance(metrics, str) else metrics
     found = [lookup(metric) for metric in several]
     names = [metric.name for metric in found]
     if not found:
         raise MetricError("the list of metrics is empty: give at least one")
     for metric in found:
-        if isinstance(metric, LogitMetric):
+        if metric.kind == "logits":
             raise MetricError(
                 f"{metric.name} reads log-probabilities, not text: it needs a model and a vector; "
                 "see next_token_shift and perplexity_ratio"

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from actadd_lens.errors import PromptError
 from actadd_lens.generation.completions import Completion
-from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.tokens import ContrastPair, tokenize
 
@@ -87,6 +87,7 @@ class Sound:
     success: CompletionMetric
     coherence: CompletionMetric
     name: ClassVar[str] = "sound_success"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     @property

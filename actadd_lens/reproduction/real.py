@@ -11,7 +11,7 @@ from actadd_lens import metrics
 from actadd_lens.errors import DataError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics import ContainsAny, Fluency, Relevance, Repetition, Sentiment, Toxicity
-from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.tokens import ContrastPair, as_pair, encode
 from actadd_lens.reproduction import data
@@ -53,6 +53,7 @@ class Reads:
     metric: CompletionMetric
     at_least: float = float("-inf")
     below: float = float("inf")
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
@@ -71,6 +72,7 @@ class Coherent:
 
     fluency: CompletionMetric
     name: ClassVar[str] = "coherent"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
     reads_again: ClassVar[bool] = True
     """The judge is the model that is steered."""

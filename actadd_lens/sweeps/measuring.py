@@ -16,7 +16,7 @@ import torch
 from actadd_lens.errors import MetricError, SweepError
 from actadd_lens.generation.completions import check_room
 from actadd_lens.generation.sampling import Sampling, require_count
-from actadd_lens.metrics.registry import Metric, lookup, reads_logits
+from actadd_lens.metrics.registry import Metric, lookup
 from actadd_lens.models import bridge
 from actadd_lens.models.bridge import Bridge
 from actadd_lens.models.plain import hooked_points
@@ -53,7 +53,7 @@ class Named:
     @property
     def of_text(self) -> bool:
         """Whether it reads completions."""
-        return not reads_logits(self.metric)
+        return self.metric.kind == "completions"
 
 
 def measure(
