@@ -154,7 +154,7 @@ def models() -> None:
 
 
 def _token_columns(tokens: Any, n_rows: int) -> dict[str, list[Any]]:
-    """Token ids of each row's prompts, where the file knows them: it may hold anything there."""
+    """Token ids of each row's prompts, if the file has them: it may hold anything there."""
     match tokens:
         case [[*positive], [*negative]] if len(positive) == len(negative) == n_rows:
             return {"positive token": positive, "negative token": negative}

@@ -12,8 +12,8 @@ completion alone, except for ``Relevance`` and ``Fluency``, which compare it wit
 >>> metrics.lookup("sentiment")([completion])
 [0.5859]
 
-Public names are listed in ``__init__.pyi`` and imported at first use, and so are the libraries
-behind them.
+Public names are listed in ``__init__.pyi``. They and the libraries that they need are imported at
+first use.
 """
 
 import lazy_loader

@@ -270,7 +270,7 @@ class Classifier:
 
 def max_tokens(model: Any, tokenizer: Any) -> int | None:
     """Tokens of the longest text that a classifier reads; None where there is no limit."""
-    # RoBERTa's kin count positions from the one after padding, and so read fewer than they have.
+    # RoBERTa's family counts positions from the one after padding, so it reads fewer than it has.
     skipped = max(
         (
             table.padding_idx + 1

@@ -218,7 +218,7 @@ class TokenLogProb(_OfTokens):
 
 @dataclass(frozen=True)
 class TokenRank(_OfTokens):
-    """How many tokens are likelier in the steered run than the likeliest of the set; 0 is the top.
+    """How many tokens are more likely in the steered run than the likeliest of the set, from 0.
 
     >>> TokenRank(1)(torch.zeros(1, 3), torch.tensor([[0.5, 0.2, 0.3]]).log())
     tensor([2.])
@@ -262,7 +262,7 @@ class LogitDifference(_OfTokens):
 
 @dataclass(frozen=True)
 class Effectiveness(_OfTokens):
-    """log Q(A) - log P(A) in nats: how much likelier steering makes the set; 0 for no tokens.
+    """log Q(A) - log P(A) in nats: how much more likely the set becomes; 0 for no tokens.
 
     >>> clean, steered = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
     >>> Effectiveness(0)(clean, steered)

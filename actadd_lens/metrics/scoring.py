@@ -74,21 +74,21 @@ def score_texts(
     model: Bridge | None = None,
     steering: Steering = None,
 ) -> tuple[DataFrame, DataFrame]:
-    """Metrics of given texts, and how much likelier steering makes them.
+    """Metrics of given texts, and how much more likely steering makes them.
 
     Args:
         records: From ``read_texts``: "text", maybe "prompt", and labels.
         metrics: Completion metrics or names of built-in ones.
-        by: A label to tell texts apart by.
-        model: With ``steering``: perplexity ratios of the texts are taken too.
+        by: A label that groups the texts.
+        model: With ``steering``: perplexity ratios of the texts are computed too.
         steering: A vector, or several that add up.
 
     Returns:
-        A row for each text with its labels and figures, and a summary as of ``summarize``; of
-        perplexity ratios it holds the geometric mean.
+        A row for each text with its labels and results, and a summary like that of ``summarize``;
+        of perplexity ratios it holds the geometric mean.
 
     Raises:
-        MetricError: Nothing to score by, or a metric or label that is not there.
+        MetricError: Nothing to score by, or a metric or label that does not exist.
         PromptError, PositionError, VectorError, LayerError: See ``perplexity_ratio``.
     """
     import pandas as pd
@@ -117,7 +117,7 @@ def score_texts(
     clashing = [str(name) for name in computed if name in frame]
     if clashing:
         raise MetricError(
-            f"the texts have fields {', '.join(clashing)}, and so are figures called: "
+            f"the texts have fields {', '.join(clashing)}, which are also names of results: "
             "rename the fields"
         )
     labels = {} if by is None else {by: frame[by]}
