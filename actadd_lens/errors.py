@@ -79,7 +79,7 @@ class TestbedError(ActAddError, ValueError):
 
 
 class MetricError(ActAddError, ValueError):
-    """A metric that is unknown or wrongly set up, or whose service gives no score."""
+    """A metric that is unknown or wrongly set up."""
 
 
 class MissingExtraError(ActAddError, ImportError):

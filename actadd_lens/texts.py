@@ -11,9 +11,9 @@ from actadd_lens.errors import TextFileError
 def read_texts(path: str | PathLike[str]) -> list[dict[str, Any]]:
     """Read the records of a file.
 
-    A name that ends in ``.jsonl`` or ``.json`` holds one JSON object a line, each with a string
-    "text", maybe a string "prompt", and any labels. Any other file holds one text a line. Empty
-    lines are passed over.
+    A file whose name ends in ``.jsonl`` or ``.json`` holds one JSON object per line, each with a
+    string "text", maybe a string "prompt", and any labels. Any other file holds one text per line.
+    Empty lines are skipped.
 
     Args:
         path: Of a UTF-8 file.
@@ -23,7 +23,7 @@ def read_texts(path: str | PathLike[str]) -> list[dict[str, Any]]:
 
     Raises:
         TextFileError: The file cannot be read or holds no text, or a line is broken; the message
-            has its number.
+            names the line.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -41,7 +41,7 @@ def read_texts(path: str | PathLike[str]) -> list[dict[str, Any]]:
         raise TextFileError(f"cannot read {place}: {error}: give a UTF-8 text file") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
-        raise TextFileError(f"{place} holds no text: write one a line")
+        raise TextFileError(f"{place} holds no text: write one per line")
     if place.suffix not in (".jsonl", ".json"):
         return [{"text": line} for _, line in numbered]
     return [_record(place, number, line) for number, line in numbered]
@@ -56,7 +56,7 @@ def _record(place: Path, number: int, line: str) -> dict[str, Any]:
         found = f"has {sorted(record)}" if isinstance(record, dict) else f"is {line.strip()[:40]}"
         raise TextFileError(
             f'{place}, line {number} has no string "text" (it {found}): '
-            'write {"text": "..."} a line'
+            'write {"text": "..."} on each line'
         )
     if not isinstance(record.get("prompt", ""), str):
         raise TextFileError(

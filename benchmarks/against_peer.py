@@ -10,7 +10,7 @@ inside are timed.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -36,6 +36,7 @@ class Kept:
     """A metric that keeps the log-probs it is shown."""
 
     name: str = "kept"
+    kind: ClassVar[Literal["logits"]] = "logits"
     clean: list[torch.Tensor] = field(default_factory=list, repr=False)
     steered: list[torch.Tensor] = field(default_factory=list, repr=False)
 

@@ -122,10 +122,10 @@ contains = al.metrics.ContainsAny(praise, name="praise")
 count = al.metrics.WordCount(praise, name="praise_words")
 
 # %% [markdown]
-# One of your own is anything with a `name` that is called with completions and gives a float for
-# each, NaN where it is undefined. A frozen dataclass is a good form: it shows its settings in the
-# provenance of a sweep. `share = True` says that values are zeros and ones, so that intervals are
-# those of a share where all prompts agree.
+# One of your own is anything with a `name` and the `kind` "completions" that is called with
+# completions and gives a float for each, NaN where it is undefined. A frozen dataclass is a good
+# form: it shows its settings in the provenance of a sweep. `share = True` says that values are
+# zeros and ones, so that intervals are those of a share where all prompts agree.
 
 
 # %%
@@ -135,6 +135,7 @@ class EndsWell:
 
     words: tuple[str, ...]
     name: str = "ends_well"
+    kind = "completions"
     share = True
 
     def __call__(self, completions: Sequence[al.Completion]) -> list[float]:

@@ -162,7 +162,7 @@ def test_score_prints_means_and_writes_rows(run: Run, here: list[str], tmp_path:
         (["--metric", "wedding"], "unknown metric 'wedding'.*did you mean 'weddings'"),
         (["--metric", "weddings", "--by", "topic"], "1 of 1 texts have no 'topic'"),
         ([], "nothing to score by"),
-        (["--positive", "Love"], "--negative, --layer missing"),
+        (["--positive", "Love"], "the following parameters are required: --negative --layer"),
         (["--metric", "weddings", "-o", "/nowhere/rows.csv"], "/nowhere is not a writable"),
     ],
 )
@@ -222,8 +222,15 @@ def test_version(run: Run):
     [
         (["stear"], "No such command 'stear'"),
         (["steer"], "Missing argument 'PROMPTS"),
-        (["steer", "x"], "--positive, --negative, --layer missing"),
-        (["steer", *PAIR, "--vector", "v", "x"], "--vector and --positive, .* exclude each other"),
+        (["steer", "x"], "the following parameters are required: --positive --negative --layer"),
+        (
+            ["steer", *PAIR, "--vector", "v", "x"],
+            "--vector is set, leave --positive, --negative, --layer out",
+        ),
+        (
+            ["extract", "--layer", "1", "-o", "v"],
+            "the following parameters are required: --positive --negative",
+        ),
         (["steer", *PAIR, "--layer", "two", "x"], "'two' is not a valid integer"),
         (["steer", *PAIR, "--site", "nowhere", "x"], "'nowhere' is not one of"),
         (["show", "missing.safetensors"], "missing.safetensors"),

@@ -108,15 +108,26 @@ def test_a_task_of_the_bundled_model_needs_no_files(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sweep"], "--positive, --negative, --prompts missing"),
-        (["sweep", "--positive", "a", "--negative", "b", "--prompts", "x"], "nothing to measure"),
-        (["sweep", "--task", "sentiment", "--prompts", "x"], "--task and --prompts exclude"),
+        (["sweep"], "the following parameters are required: --positive --negative --prompts"),
+        (["sweep", "--positive", "a", "--negative", "b", "--prompts", "x"], "--metric is required"),
+        (
+            ["sweep", "--task", "sentiment", "--prompts", "x"],
+            "when --task is set, leave --prompts out",
+        ),
         (["sweep", "--task", "sentiment", "--layers", "1,x"], "cannot read 'x' in '1,x'"),
         (["sweep", *PAIR, "--prompts", "missing.txt"], "cannot read missing.txt"),
-        (["ablate", "positions", *PAIR, "--prompts", "x"], "--layer missing"),
+        (["ablate", "positions", *PAIR, "--prompts", "x"], "--layer is required"),
+        (["ablate", "rows", *PAIR[:4], "--prompts", "x"], "'rows' is not one of"),
+        (["ablate", "positions", *PAIR[:4], "--prompts", "x"], "--metric is required"),
         (["ablate", "rows", "--task", "topic"], "'rows' is not one of"),
-        (["ablate", "layers", "--task", "topic", "--layer", "1"], "leave --layer out"),
-        (["ablate", "reach", "--task", "topic", "--store", "x"], "no store"),
+        (
+            ["ablate", "layers", "--task", "topic", "--layer", "1"],
+            "leave --layer out",
+        ),
+        (
+            ["ablate", "reach", "--task", "topic", "--store", "x"],
+            "leave --store out",
+        ),
         (["sweep", "--task", "topic", "--subject-to", "valid"], "cannot read the limit 'valid'"),
     ],
 )

@@ -62,7 +62,6 @@ def shows(text: str | None, message: str) -> bool:
 def as_for_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("PERSPECTIVE_API_KEY", raising=False)
     with torch.random.fork_rng(devices=[]):  # pages load models of transformers, which draws
         yield
 

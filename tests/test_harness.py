@@ -333,7 +333,7 @@ def test_a_reading_is_one_side_of_a_bound_and_keeps_nan():
 
 
 class _Fixed:
-    name = "fixed"
+    name, kind = "fixed", "completions"
 
     def __init__(self, values):
         self.values = values

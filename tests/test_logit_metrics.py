@@ -131,12 +131,22 @@ def test_names_tell_metrics_apart():
     ]  # fmt: skip
 
 
+def test_a_name_that_was_given_outlives_the_binding(model):
+    for metric, name in {
+        m.TokenLogProb("Love", name="love"): "love",
+        m.TokenLogProb("Love"): f"token_logprob({m.TokenLogProb('Love').bind(model).members[0]})",
+        m.KL(over="text", name="divergence"): "divergence",
+    }.items():
+        assert metric.bind(model).name == name
+        assert eval(repr(metric), vars(m)) == metric
+
+
 def test_misuse_is_told():
     with pytest.raises(al.MetricError, match="over is 'all'"):
         m.KL(over="all")
     with pytest.raises(al.MetricError, match="2 tokens, not 3"):
         m.LogitDifference((1, 2, 3))
-    with pytest.raises(al.MetricError, match=f"{V} is no id"):
+    with pytest.raises(al.MetricError, match=f"{V} is not an id"):
         m.TokenRank(V)(torch.zeros(1, V), torch.zeros(1, V))
     with pytest.raises(al.MetricError, match="at least one"):
         m.TokenRank(())(torch.zeros(1, V), torch.zeros(1, V))

@@ -9,7 +9,7 @@ from completions import completions
 from conftest import make_tokenizer
 
 import actadd_lens as al
-from actadd_lens.metrics import Sentiment, Toxicity, classifier
+from actadd_lens.metrics import Sentiment, Toxicity, judges
 
 N_POSITIONS = 24
 TEXTS = (
@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_pipeline(architecture, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 2, 70])
 def test_a_text_scores_the_same_in_any_batch(n, tmp_path, monkeypatch):
-    monkeypatch.setattr(classifier, "_BATCH", 8)
+    monkeypatch.setattr(judges, "_BATCH", 8)
     metric = Toxicity(save(tmp_path / "model", labels={0: "ok", 1: "toxic"}))
     texts = [TEXTS[index % 4] for index in range(n)]
     alone = {text: metric(completions(text))[0] for text in set(texts)}
@@ -95,7 +95,7 @@ def test_a_text_scores_the_same_in_any_batch(n, tmp_path, monkeypatch):
 
 def test_one_model_that_cannot_pad_reads_one_text_at_a_time(tmp_path):
     place = save(tmp_path / "model", "gpt2")
-    assert classifier.load_classifier(str(place)).tokenizer.pad_token_id is None
+    assert judges.load_classifier(str(place)).tokenizer.pad_token_id is None
     expected = by_pipeline(place, TEXTS, "Positive")
     assert Sentiment(place)(completions(*TEXTS)) == pytest.approx(expected, abs=1e-5)
 
@@ -119,8 +119,8 @@ def test_a_single_label_is_a_sigmoid(tmp_path):
 
 def test_the_longest_text_is_the_shorter_of_what_model_and_tokenizer_read(tmp_path):
     def limit(directory):
-        found = classifier.load_classifier(str(directory))
-        return classifier.max_tokens(found.model, found.tokenizer)
+        found = judges.load_classifier(str(directory))
+        return judges.max_tokens(found.model, found.tokenizer)
 
     assert limit(save(tmp_path / "a", model_max_length=int(1e30))) == N_POSITIONS
     assert limit(save(tmp_path / "b", model_max_length=7)) == 7
@@ -132,8 +132,8 @@ def test_the_longest_text_is_the_shorter_of_what_model_and_tokenizer_read(tmp_pa
 
 def test_a_model_without_a_limit_truncates_nothing(tmp_path):
     place = save(tmp_path / "model", "bloom", model_max_length=int(1e30))
-    found = classifier.load_classifier(str(place))
-    assert classifier.max_tokens(found.model, found.tokenizer) is None
+    found = judges.load_classifier(str(place))
+    assert judges.max_tokens(found.model, found.tokenizer) is None
     one, other = Sentiment(place)(completions(" love" * 99 + " hate", " love" * 99 + " late"))
     assert one != other
 

@@ -77,7 +77,7 @@ def test_one_metric_needs_no_list():
 
 
 def test_misuse_is_told():
-    with pytest.raises(al.MetricError, match=r"unknown metric 'wedding'.*built-in ones"):
+    with pytest.raises(al.MetricError, match=r"unknown metric 'wedding'.*registered ones"):
         al.score(COMPLETIONS, ["wedding"])
     with pytest.raises(al.MetricError, match="list of metrics is empty"):
         al.score(COMPLETIONS, [])

@@ -87,7 +87,7 @@ def test_what_is_done_is_not_done_again(neo, tmp_path: Path, monkeypatch):
 class Interrupting:
     """A metric of the text that stops the work when it is called for the n-th time."""
 
-    name = "interrupting"
+    name, kind = "interrupting", "completions"
 
     def __init__(self, error: type[BaseException], call: int) -> None:
         self.error, self.left = error, call
@@ -178,7 +178,7 @@ def test_weights_that_were_changed_are_noticed(checkpoint):
 class Above:
     """A metric whose state is not in its repr."""
 
-    name = "above"
+    name, kind = "above", "logits"
 
     def __init__(self, bound: float, rule=None) -> None:
         self.bound, self.rule = bound, rule

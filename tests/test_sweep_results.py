@@ -328,7 +328,7 @@ def test_figures_of_an_interrupted_sweep_say_so():
 
 def test_the_clean_run_competes_on_the_front_of_every_pair(neo):
     class Zero:
-        name = "zero"
+        name, kind = "zero", "logits"
 
         def __call__(self, clean, steered):
             return [0.0] * len(clean)

@@ -257,13 +257,13 @@ def test_the_frame_is_tidy(neo):
 
 def test_a_metric_of_the_callers_own(neo):
     class TopToken:
-        name = "top"
+        name, kind = "top", "logits"
 
         def __call__(self, clean, steered):
             return (clean.argmax(-1) == steered.argmax(-1)).float()
 
     class Length:
-        name = "length"
+        name, kind = "length", "completions"
 
         def __call__(self, completions):
             return [len(c.text) for c in completions]
@@ -382,7 +382,7 @@ def test_prompts_without_room_for_completions_are_refused_first(neo):
 
 def test_a_metric_that_gives_the_wrong_number_of_values_is_refused(neo):
     class Short:
-        name = "short"
+        name, kind = "short", "logits"
 
         def __call__(self, clean, steered):
             return [0.0]
@@ -393,7 +393,7 @@ def test_a_metric_that_gives_the_wrong_number_of_values_is_refused(neo):
 
 def test_nan_is_recorded_counted_and_reported(neo, caplog):
     class Moody:
-        name = "moody"
+        name, kind = "moody", "logits"
 
         def __call__(self, clean, steered):
             values = torch.ones(len(steered))
@@ -422,7 +422,7 @@ def test_a_run_is_clean_if_it_adds_nothing():
 
 def test_a_metric_that_edits_its_argument_is_refused(neo):
     class Editing:
-        name = "editing"
+        name, kind = "editing", "logits"
 
         def __call__(self, clean, steered):
             steered -= 1
@@ -435,7 +435,7 @@ def test_a_metric_that_edits_its_argument_is_refused(neo):
 @pytest.mark.parametrize("values", [None, torch.zeros(9, 2)])
 def test_a_metric_that_gives_no_numbers_is_named(neo, values):
     class Odd:
-        name = "odd"
+        name, kind = "odd", "logits"
 
         def __call__(self, clean, steered):
             return values
@@ -456,7 +456,7 @@ def test_a_cell_beyond_half_precision_is_named_before_anything_runs(half):
 
 def test_infinities_of_both_signs_in_a_text_are_nan(neo):
     class Both:
-        name, over = "both", "text"
+        name, kind, over = "both", "logits", "text"
 
         def __call__(self, clean, steered):
             values = torch.zeros(len(steered))

@@ -1,4 +1,4 @@
-"""`actadd-lens shift` and `score`: distributions and texts, read."""
+"""`actadd-lens shift` and `score`: what steering does to a distribution, and to given texts."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
+from cloup.constraints import constraint, require_any
 
 from actadd_lens.cli.app import cli
-from actadd_lens.cli.options import Source, check_writable, model_option, source_options
+from actadd_lens.cli.options import Source, check_writable, model_option, source_options, taken
 from actadd_lens.cli.terminal import status, table
 
 
 @cli.command()
-@click.argument("prompt")
+@cloup.argument("prompt")
 @model_option
-@source_options
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Tokens.")
+@source_options(required=True)
+@cloup.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Tokens.")
 def shift(prompt: str, model: str, top: int, **options: Any) -> None:
     """Show how steering moves the distribution of the token after PROMPT.
 
     The tokens that contribute most to KL(steered || clean), in nats; the last line is their sum
     over the whole vocabulary.
     """
-    source = Source.among(options, required=True)
+    source = taken(Source, options)
     with status(f"loading {model}"):
         from actadd_lens.analysis.logprobs import next_token_shift
         from actadd_lens.models.load import load_model
@@ -40,16 +42,15 @@ def shift(prompt: str, model: str, top: int, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@cloup.argument("file", type=cloup.path())
 @model_option
-@source_options
-@click.option("--metric", "metrics", multiple=True, help="A built-in metric; may be repeated.")
-@click.option("--by", help="Field of JSON lines whose values are told apart.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File for a row per text (CSV).",
+@source_options(required=False)
+@cloup.option("--metric", "metrics", multiple=True, help="A built-in metric; may be repeated.")
+@cloup.option("--by", help="Field of JSON lines by whose values the texts are grouped.")
+@cloup.option("-o", "--output", type=cloup.file_path(), help="File for a row per text (CSV).")
+@constraint(
+    require_any.rephrased(error="nothing to score by: give --metric, or a pair and a layer"),
+    ["metrics", "positive", "vector"],
 )
 def score(
     file: Path,
@@ -59,17 +60,15 @@ def score(
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Score the texts in FILE: by metrics, and by how much likelier steering makes them.
+    """Score the texts in FILE: by metrics, and by how much more likely steering makes them.
 
-    FILE has a text a line, or, as .jsonl, a JSON object a line with "text" and maybe "prompt" and
-    labels. With a steering vector the perplexity ratio of each text is taken too, the geometric
-    mean of those is shown, and the model reads the texts alone.
+    FILE has one text per line, or, as .jsonl, one JSON object per line with "text" and maybe
+    "prompt" and labels. With a steering vector the perplexity ratio of each text is computed too,
+    and their geometric mean is shown; for these the model reads the text without its prompt.
 
     Prints means with 95% intervals over the texts.
     """
-    source = Source.among(options, required=False)
-    if not metrics and not source.is_given:
-        raise click.UsageError("nothing to score by: give --metric, or a pair and a layer")
+    source = taken(Source, options)
     if output is not None:
         check_writable(output)
     with status("scoring"):
@@ -88,7 +87,7 @@ def score(
     if output is not None:
         write_atomically(output, frame.to_csv(index=False).encode())
     rounded = [
-        [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in line]
+        [f"{value:.4g}" if isinstance(value, float) else value for value in line]
         for line in summary.itertuples(index=False)
     ]
     table([list(summary.columns), *rounded])

@@ -1,6 +1,7 @@
 """The group of commands, and how a run of one ends.
 
-Only click is imported here; each command imports what it needs, so that help answers at once.
+Only click and cloup are imported here. Each command imports what it needs when it runs, so that
+help appears at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import click
+import cloup
 
 from actadd_lens import __version__
 from actadd_lens.cli.terminal import drop_output, quiet
@@ -18,7 +20,7 @@ INTERRUPTED = 130
 BAD_INPUT = 2
 
 
-@click.group(
+@cloup.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

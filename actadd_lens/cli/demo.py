@@ -1,9 +1,9 @@
-"""`actadd-lens demo`: the bundled model, steered before your eyes, with controls and intervals.
+"""`actadd-lens demo`: the bundled model is steered and measured, with controls and intervals.
 
-Two questions are put to it. After a sentence of negative sentiment, does the steering vector make
-the model go on positively? After a sentence on another topic, does it go on about weddings? Layer
-and coefficient were chosen on the selection prompts; everything here is measured on the test
-prompts, one completion a prompt, and read by the testbed's exact oracle.
+It answers two questions. After a sentence of negative sentiment, does the steering vector make the
+model continue positively? After a sentence on another topic, does it continue about weddings? Layer
+and coefficient were chosen on the selection prompts. Everything here is measured on the test
+prompts, with one completion per prompt, by the testbed's exact oracle.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Question:
-    """A task, the prompts it is tried on, and where the model is steered."""
+    """A task, the prompts that it is measured on, and where the model is steered."""
 
     task: Task
     prompts: Sequence[str]
@@ -64,20 +64,20 @@ def run_demo(
     console: Console,
     progress: bool,
 ) -> list[Path]:
-    """Steer the model, print what came of it, write figures, rows and vectors.
+    """Steer the model, print the results, write figures, rows and vectors.
 
     Args:
-        model: the model steered.
-        asked: what is asked of it.
-        out: directory written to, made where it is missing.
-        console: where the results are printed.
-        progress: whether to show progress.
+        model: The model to steer.
+        asked: The questions.
+        out: A directory, made if it is missing.
+        console: Where the results are printed.
+        progress: Whether to show progress.
 
     Returns:
         The files written.
 
     Raises:
-        OutputError: the directory or a file in it cannot be written.
+        OutputError: The directory or a file in it cannot be written.
     """
     prepare_directory(out)
     vectors = {q.name: extract(model, q.task.pair) for q in asked}
@@ -96,7 +96,7 @@ def run_demo(
 
 
 def heading(console: Console, text: str) -> None:
-    """A rule in a terminal, a plain line in a pipe."""
+    """Print a rule in a terminal, a plain line in a pipe."""
     console.print()
     if console.is_terminal:
         console.rule(text, align="left")
@@ -105,7 +105,7 @@ def heading(console: Console, text: str) -> None:
 
 
 def _say(console: Console, text: str) -> None:
-    """A text as it is: neither wrapped nor read as markup."""
+    """Print a text as it is: neither wrapped nor read as markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -125,9 +125,10 @@ def _show(model: Bridge, question: Question, vector: SteeringVector, console: Co
 
 
 def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame:
-    """Every layer at the recommended coefficient, every coefficient at the recommended layer.
+    """A row per completion of a layer profile and a coefficient curve, with controls.
 
-    One row per completion, with controls.
+    The profile has every layer at the recommended coefficient, the curve every coefficient at the
+    recommended layer.
     """
     task = question.task
     others = [c for c in COEFFICIENTS if c != question.coefficient]
@@ -156,41 +157,39 @@ def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame
 
 
 def _summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell: success rate with its interval."""
+    """A row per configuration and run: the success rate with its interval."""
     keys = ["pair", "layer", "coefficient", "run"]
-    cells = [
-        {**dict(zip(keys, key, strict=True)), **vars(proportion(cell["success"].tolist()))}
-        for key, cell in rows.groupby(keys, dropna=False, sort=False)
+    rates = [
+        {**dict(zip(keys, key, strict=True)), **vars(proportion(group["success"].tolist()))}
+        for key, group in rows.groupby(keys, dropna=False, sort=False)
     ]
-    return pd.DataFrame(cells)
+    return pd.DataFrame(rates)
 
 
 def _report(rows: pd.DataFrame, asked: Sequence[Question], console: Console) -> None:
-    """Success and validity of the clean run, the chosen cell and its controls."""
+    """Success and validity of the clean run, the chosen configuration and its controls."""
     for question in asked:
         heading(console, f"{question.name}: {question.task.wanted}, 95% intervals")
         here = (rows["layer"] == question.layer) & (rows["coefficient"] == question.coefficient)
         chosen = here.fillna(False) | (rows["run"] == "clean")
         own = rows[chosen & (rows["pair"] == question.name)]
-        for control, cell in own.groupby("run", sort=False):
-            success = proportion(cell["success"].tolist()).percent()
-            valid = proportion(cell["valid"].tolist()).percent()
-            _say(console, f"  {control:8} {success:24} (all valid: {valid})")
+        for run, group in own.groupby("run", sort=False):
+            success = proportion(group["success"].tolist()).percent()
+            valid = proportion(group["valid"].tolist()).percent()
+            _say(console, f"  {run:8} {success:24} (all valid: {valid})")
 
 
-def _draw(cells: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
+def _draw(rates: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
     at = {q.name: q for q in asked}
-    clean = cells["run"] == "clean"
-    same_c = cells["coefficient"] == cells["pair"].map(lambda name: at[name].coefficient)
-    same_layer = cells["layer"] == cells["pair"].map(lambda name: at[name].layer)
+    clean = rates["run"] == "clean"
+    same_c = rates["coefficient"] == rates["pair"].map(lambda name: at[name].coefficient)
+    same_layer = rates["layer"] == rates["pair"].map(lambda name: at[name].layer)
     cuts = {
         out / "layer_profile.png": (plots.layer_profile, clean | same_c),
         out / "coefficient_curve.png": (plots.coefficient_curve, clean | same_layer),
     }
-    note = f"bands: 95% intervals, n = {cells['n'].max()} prompts"
+    note = f"bands: 95% intervals, n = {rates['n'].max()} prompts"
     for path, (figure, chosen) in cuts.items():
-        drawn = figure(
-            cells[chosen], ylabel="completions with the wanted reading", unit="%", note=note
-        )
+        drawn = figure(rates[chosen], ylabel="successful completions", unit="%", note=note)
         plots.save(drawn, path)
     return list(cuts)

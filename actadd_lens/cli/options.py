@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they mean."""
+"""Options that several commands have, in groups with their constraints, and what they mean."""
 
 from __future__ import annotations
 
@@ -10,98 +10,137 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import cloup
+from cloup.constraints import (
+    AnySet,
+    ConstraintViolated,
+    If,
+    IsSet,
+    accept_none,
+    constraint,
+    require_all,
+)
+from cloup.constraints.common import get_params_whose_value_is_set, join_param_labels
 
 if TYPE_CHECKING:
     from actadd_lens import ContrastPair, SteeringVector
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Taken = TypeVar("Taken")
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+TASKS = ("sentiment", "topic", "register")
+
+model_option = cloup.option(
+    "--model",
+    default="testbed",
+    show_default=True,
+    help="testbed, a local directory or a hub name (see actadd-lens models).",
+)
+coefficient_option = cloup.option("--coefficient", type=float, default=1.0, show_default=True)
+
+_pair = (
+    cloup.option("--positive", help="Prompt steered towards."),
+    cloup.option("--negative", help="Prompt steered away from."),
+    cloup.option("--pad", help="String of one token that pads the shorter. [default: a space]"),
+)
+_extraction = (
+    *_pair,
+    cloup.option("--layer", type=int, help="Injection layer, from 0."),
+    cloup.option(
+        "--site", type=click.Choice(SITES), help="Where in the layer. [default: resid_pre]"
+    ),
+    cloup.option(
+        "--position",
+        help="front, middle, back, an index; one-row vectors: prompt, generated, all.",
+    ),
+)
 
 
-def model_option(command: Command) -> Command:
-    """The model that is loaded."""
-    text = "testbed, a local directory or a hub name (see actadd-lens models)."
-    return click.option("--model", default="testbed", show_default=True, help=text)(command)
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+        for decorator in reversed(decorators):
+            command = decorator(command)
         return command
 
     return add
 
 
-def pair_options(required: bool) -> Callable[[Command], Command]:
-    """A contrast pair, and where its vector is read and added."""
-    return _options(
-        click.option("--positive", required=required, help="Prompt steered towards."),
-        click.option("--negative", required=required, help="Prompt steered away from."),
-        click.option("--pad", help="String of one token that pads the shorter. [default: a space]"),
-        click.option(
-            "--layer",
-            type=int,
-            required=required,
-            help="Injection layer, from 0.",
+def _to_leave_out(violated: ConstraintViolated) -> str:
+    given = get_params_whose_value_is_set(violated.params, violated.ctx.params)
+    return f"leave {join_param_labels(given)} out"
+
+
+forbidden = accept_none.rephrased(error=_to_leave_out)
+"""``accept_none``, whose error names the options that were given."""
+
+pair_options = _all(
+    cloup.option_group("Steering vector", *_extraction, coefficient_option),
+    constraint(require_all, ["positive", "negative", "layer"]),
+)
+"""A contrast pair, where its vector is read and added, and how strongly."""
+
+
+def source_options(required: bool) -> Callable[[Command], Command]:
+    """A steering vector, from a pair or from a file; None may be given where it isn't required."""
+    begun = AnySet("positive", "negative", "pad", "layer", "site", "position")
+    by_pair = ~IsSet("vector") if required else begun & ~IsSet("vector")
+    return _all(
+        cloup.option_group(
+            "Steering vector",
+            *_extraction,
+            cloup.option("--vector", type=cloup.path(), help="A saved vector, no pair."),
+            coefficient_option,
         ),
-        click.option(
-            "--site",
-            type=click.Choice(["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]),
-            help="Where in the layer. [default: resid_pre]",
-        ),
-        click.option(
-            "--position",
-            help="front, middle, back, an index; one-row vectors: prompt, generated, all.",
-        ),
+        constraint(If("vector", then=forbidden), ["positive", "negative", "pad", "layer", "site"]),
+        constraint(If(by_pair, then=require_all), ["positive", "negative", "layer"]),
     )
 
 
-def source_options(command: Command) -> Command:
-    """A steering vector: from a pair, or from a file."""
-    add = _options(
-        pair_options(required=False),
-        click.option("--vector", type=click.Path(path_type=Path), help="A saved vector, no pair."),
-        click.option("--coefficient", type=float, default=1.0, show_default=True),
-    )
-    return add(command)
-
-
-def question_options(command: Command) -> Command:
-    """What is asked of the model: a task of the bundled one, or a pair and files of prompts."""
-    add = _options(
-        click.option(
+workload_options = _all(
+    cloup.option_group(
+        "Task, or pair and prompts",
+        cloup.option(
             "--task",
-            type=click.Choice(["sentiment", "topic", "register"]),
+            type=click.Choice(TASKS),
             help="Of the bundled model: its pair, prompts and exact metric.",
         ),
-        click.option("--positive", help="Prompt steered towards."),
-        click.option("--negative", help="Prompt steered away from."),
-        click.option("--pad", help="String of one token that pads the shorter. [default: a space]"),
-        click.option(
-            "--prompts", type=click.Path(path_type=Path), help="File with a prompt a line."
-        ),
-        click.option("--n", type=click.IntRange(min=1), help="Prompts at most."),
-        click.option("--metric", "metrics", multiple=True, help="Built-in; may be repeated."),
-    )
-    return add(command)
+        *_pair,
+        cloup.option("--prompts", type=cloup.path(), help="File with one prompt per line."),
+        cloup.option("--n", type=click.IntRange(min=1), help="Prompts at most."),
+        cloup.option("--metric", "metrics", multiple=True, help="A built-in one; may be repeated."),
+    ),
+    constraint(If("task", then=forbidden), ["positive", "negative", "pad", "prompts"]),
+    constraint(If(~IsSet("task"), then=require_all), ["positive", "negative", "prompts"]),
+)
+"""What is measured: a task of the bundled model, or a pair and a file of prompts."""
+
+measuring_options = cloup.option_group(
+    "Measurement",
+    cloup.option("--control", "controls", multiple=True, help="By name; may be repeated."),
+    cloup.option("--samples", type=int, help="Completions per prompt; 0 reads logits alone."),
+    cloup.option("--max-new-tokens", type=int, default=24, show_default=True),
+    cloup.option("--temperature", type=float, default=1.0, show_default=True),
+    cloup.option("--seed", type=int, default=0, show_default=True),
+    cloup.option("--store", type=cloup.path(), help="SQLite file to resume."),
+)
+"""How it is measured, and where the values are stored."""
 
 
-def measuring_options(command: Command) -> Command:
-    """How it is measured, and where the results go."""
-    add = _options(
-        click.option("--control", "controls", multiple=True, help="By name; may be repeated."),
-        click.option("--samples", type=int, help="Completions a prompt; 0 reads logits alone."),
-        click.option("--max-new-tokens", type=int, default=24, show_default=True),
-        click.option("--temperature", type=float, default=1.0, show_default=True),
-        click.option("--seed", type=int, default=0, show_default=True),
-        click.option("--store", type=click.Path(path_type=Path), help="SQLite file to resume."),
-    )
-    return add(command)
+def out_option(default: str, help: str) -> Callable[[Command], Command]:  # noqa: A002 - as in click
+    """A directory for results."""
+    place = cloup.dir_path()
+    return cloup.option("--out", type=place, default=Path(default), show_default=True, help=help)
+
+
+def taken(kind: type[Taken], options: dict[str, Any]) -> Taken:
+    """A dataclass of options, which are taken out of those of a command."""
+    return kind(**{field.name: options.pop(field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What ``question_options`` say."""
+class Workload:
+    """The values of ``workload_options``."""
 
     task: str | None
     positive: str | None
@@ -110,32 +149,6 @@ class Question:
     prompts: Path | None
     n: int | None
     metrics: tuple[str, ...]
-
-    @classmethod
-    def among(cls, options: dict[str, Any], *, needs_metric: bool = True) -> Question:
-        """Take the options of a question out of a command's, if they make one."""
-        question = cls(**{field.name: options.pop(field.name) for field in fields(cls)})
-        if question.task is not None:
-            given = {
-                "--positive": question.positive, "--negative": question.negative,
-                "--pad": question.pad, "--prompts": question.prompts,
-            }  # fmt: skip
-            clashing = [name for name, value in given.items() if value is not None]
-            if clashing:
-                raise click.UsageError(f"--task and {', '.join(clashing)} exclude each other")
-        else:
-            needed = {
-                "--positive": question.positive, "--negative": question.negative,
-                "--prompts": question.prompts,
-            }  # fmt: skip
-            missing = [name for name, value in needed.items() if value is None]
-            if missing:
-                raise click.UsageError(
-                    f"{', '.join(missing)} missing: give a pair and a file of prompts, or --task"
-                )
-            if needs_metric and not question.metrics:
-                raise click.UsageError("nothing to measure: give --metric, or --task")
-        return question
 
     @property
     def pair(self) -> ContrastPair:
@@ -170,16 +183,9 @@ class Question:
         return None if self.task is None else "%"
 
 
-def lines_of(path: Path) -> list[str]:
-    """The texts of a file."""
-    from actadd_lens.texts import read_texts
-
-    return [record["text"] for record in read_texts(path)]
-
-
 @dataclass(frozen=True)
 class Source:
-    """What ``source_options`` say: where the steering vector comes from."""
+    """The values of ``source_options`` or ``pair_options``: where the steering vector is from."""
 
     positive: str | None
     negative: str | None
@@ -187,47 +193,33 @@ class Source:
     layer: int | None
     site: str | None
     position: str | None
-    vector: Path | None
     coefficient: float
-
-    @classmethod
-    def among(cls, options: dict[str, Any], *, required: bool) -> Source:
-        """Take the options of a source out of a command's; it is whole then, or empty if it may."""
-        source = cls(**{field.name: options.pop(field.name) for field in fields(cls)})
-        pair = {
-            "--positive": source.positive,
-            "--negative": source.negative,
-            "--layer": source.layer,
-        }
-        extras = {"--pad": source.pad, "--site": source.site}
-        given = [name for name, value in (pair | extras).items() if value is not None]
-        missing = [name for name, value in pair.items() if value is None]
-        if source.vector and given:
-            raise click.UsageError(f"--vector and {', '.join(given)} exclude each other")
-        if not source.vector and missing and (required or source.is_given):
-            raise click.UsageError(
-                f"{', '.join(missing)} missing: give a pair and a layer, or --vector"
-            )
-        return source
+    vector: Path | None = None
 
     @property
     def is_given(self) -> bool:
-        """Whether there is anything to steer with."""
-        named = (self.positive, self.negative, self.pad, self.layer, self.site, self.vector)
-        return self.position is not None or any(value is not None for value in named)
+        """Whether there is a vector to steer with."""
+        return self.vector is not None or self.layer is not None
 
     def load(self, model: Any) -> SteeringVector:
         """The vector, at its position and times the coefficient."""
         from actadd_lens.vectors.vector import SteeringVector
 
-        vector = (
-            SteeringVector.load(self.vector)
-            if self.vector
-            else vector_of(
-                model, pair_of(self.positive, self.negative, self.pad), self.layer, self.site
-            )
-        )
-        return self.coefficient * placed(vector, self.position)
+        if self.vector:
+            vector = SteeringVector.load(self.vector)
+        else:
+            pair = pair_of(self.positive, self.negative, self.pad)
+            vector = vector_of(model, pair, self.layer, self.site)
+        if self.position is not None:
+            vector = vector.at(position_of(self.position))
+        return self.coefficient * vector
+
+
+def lines_of(path: Path) -> list[str]:
+    """The texts of a file."""
+    from actadd_lens.texts import read_texts
+
+    return [record["text"] for record in read_texts(path)]
 
 
 def check_writable(output: Path) -> None:
@@ -239,7 +231,7 @@ def check_writable(output: Path) -> None:
 
 
 def numbers(text: str, kind: type[int] | type[float]) -> list[Any]:
-    """Numbers parted by commas; of integers "1-4" is a range, both ends in it.
+    """Numbers separated by commas; for integers "1-4" is a range that includes both ends.
 
     >>> numbers("0,2-4", int), numbers("-1, 2.5", float)
     ([0, 2, 3, 4], [-1.0, 2.5])
@@ -254,13 +246,21 @@ def numbers(text: str, kind: type[int] | type[float]) -> list[Any]:
                 found.append(kind(part))
         except ValueError:
             raise click.UsageError(
-                f"cannot read {part!r} in {text!r}: write numbers parted by commas"
+                f"cannot read {part!r} in {text!r}: write numbers separated by commas"
             ) from None
     return found
 
 
+def position_of(text: str) -> int | str:
+    """A position by name, or an index."""
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
+
+
 def loaded(model: str) -> Any:
-    """The model; for one as small as the bundled one a second thread only gets in the way."""
+    """The model; for one as small as the bundled one a second thread only costs time."""
     import torch
 
     from actadd_lens.models.load import load_model
@@ -282,13 +282,3 @@ def vector_of(model: Any, pair: Any, layer: Any, site: str | None = None) -> Ste
     from actadd_lens.vectors.extraction import extract
 
     return extract(model, pair, [layer], site=site or "resid_pre")[layer]
-
-
-def placed(vector: SteeringVector, position: str | None) -> SteeringVector:
-    """The vector at the position that the options name, if they do."""
-    if position is None:
-        return vector
-    try:
-        return vector.at(int(position))
-    except ValueError:
-        return vector.at(position)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
 
 from actadd_lens.cli.app import cli
 from actadd_lens.cli.options import (
@@ -15,11 +16,10 @@ from actadd_lens.cli.options import (
     check_writable,
     loaded,
     model_option,
-    pair_of,
+    out_option,
     pair_options,
-    placed,
     source_options,
-    vector_of,
+    taken,
 )
 from actadd_lens.cli.terminal import result_console, status, table
 
@@ -27,13 +27,7 @@ ARCHITECTURES = "bloom, gemma2, gpt2, gpt-j, gpt-neo, gpt-neox, llama, mistral, 
 
 
 @cli.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/demo"),
-    show_default=True,
-    help="Directory for figures, rows and vectors.",
-)
+@out_option("out/demo", "Directory for figures, rows and vectors.")
 def demo(out: Path) -> None:
     """Steer the bundled model: completions, success rates with controls, figures."""
     with status("loading the bundled model"):
@@ -49,22 +43,27 @@ def demo(out: Path) -> None:
 
 
 @cli.command()
-@click.argument("prompts", nargs=-1, required=True)
+@cloup.argument("prompts", nargs=-1, required=True)
 @model_option
-@source_options
-@click.option("--samples", type=int, default=3, show_default=True, help="Completions a prompt.")
-@click.option("--max-new-tokens", type=int, default=40, show_default=True)
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=float, default=1.0, show_default=True)
-@click.option("--top-k", type=int)
-@click.option("--frequency-penalty", type=float, default=0.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@source_options(required=True)
+@cloup.option_group(
+    "Sampling",
+    cloup.option(
+        "--samples", type=int, default=3, show_default=True, help="Completions per prompt."
+    ),
+    cloup.option("--max-new-tokens", type=int, default=40, show_default=True),
+    cloup.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy."),
+    cloup.option("--top-p", type=float, default=1.0, show_default=True),
+    cloup.option("--top-k", type=int),
+    cloup.option("--frequency-penalty", type=float, default=0.0, show_default=True),
+    cloup.option("--seed", type=int, default=0, show_default=True),
+)
 def steer(prompts: tuple[str, ...], model: str, **options: Any) -> None:
-    """Complete PROMPTS clean and steered, by a pair of prompts or a saved vector.
+    """Complete PROMPTS clean and steered, with the vector of a pair of prompts or a saved vector.
 
     In a pipe: a header, then one line per completion, clean ones first.
     """
-    source = Source.among(options, required=True)
+    source = taken(Source, options)
     with status(f"loading {model}"):
         from actadd_lens.generation.comparison import compare
         from actadd_lens.models.load import load_model
@@ -88,41 +87,29 @@ def steer(prompts: tuple[str, ...], model: str, **options: Any) -> None:
 
 @cli.command("extract")
 @model_option
-@pair_options(required=True)
-@click.option("--coefficient", type=float, default=1.0, show_default=True)
-@click.option(
+@pair_options
+@cloup.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=cloup.file_path(),
     required=True,
     help="File to write (safetensors).",
 )
-def extract_command(
-    model: str,
-    positive: str,
-    negative: str,
-    pad: str | None,
-    layer: int,
-    site: str | None,
-    position: str | None,
-    coefficient: float,
-    output: Path,
-) -> None:
+def extract_command(model: str, output: Path, **options: Any) -> None:
     """Write the steering vector of a pair of prompts to a file."""
     check_writable(output)
     with status(f"loading {model}"):
         from actadd_lens.models.load import load_model
 
         bridge = load_model(model)
-    vector = vector_of(bridge, pair_of(positive, negative, pad), layer, site)
-    (coefficient * placed(vector, position)).save(output)
+    Source(**options).load(bridge).save(output)
     click.echo(output)
 
 
 @cli.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@cloup.argument("path", type=cloup.path())
 def show(path: Path) -> None:
-    """Print what the vector file PATH holds: where it acts, whence it comes (as JSON), its rows."""
+    """Print what the vector file PATH holds: where it acts, where it comes from (as JSON), rows."""
     with status("reading"):
         from actadd_lens.vectors.vector import SteeringVector
 
@@ -167,7 +154,7 @@ def models() -> None:
 
 
 def _token_columns(tokens: Any, n_rows: int) -> dict[str, list[Any]]:
-    """Token ids of each row's prompts, where the file knows them: it may hold anything there."""
+    """Token ids of each row's prompts, if the file has them: it may hold anything there."""
     match tokens:
         case [[*positive], [*negative]] if len(positive) == len(negative) == n_rows:
             return {"positive token": positive, "negative token": negative}

@@ -1,4 +1,4 @@
-"""`actadd-lens sweep` and `ablate`: which layer, coefficient and position, and what carries it."""
+"""`actadd-lens sweep` and `ablate`: which layer and coefficient, and which part has the effect."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
+from cloup.constraints import Equal, If, IsSet, constraint, require_all
 
 from actadd_lens.cli.app import INTERRUPTED, cli
 from actadd_lens.cli.options import (
-    Question,
+    Workload,
+    forbidden,
     lines_of,
     loaded,
     measuring_options,
     model_option,
     numbers,
-    question_options,
+    out_option,
+    position_of,
+    taken,
     vector_of,
+    workload_options,
 )
 from actadd_lens.cli.terminal import status, table
 
@@ -32,21 +38,22 @@ ABLATIONS = ("positions", "dimensions", "layers", "reach")
 
 @cli.command()
 @model_option
-@question_options
-@click.option("--layers", help="E.g. 1-4,8. [default: all]")
-@click.option("--coefficients", default="1,2,4,8", show_default=True)
-@click.option("--positions", default="front", show_default=True, help="Parted by commas.")
-@measuring_options
-@click.option("--best", help="Metric to choose a cell by. [default: the first]")
-@click.option("--subject-to", multiple=True, help="Limit of the choice, e.g. 'kl <= 2'.")
-@click.option("--test-prompts", type=click.Path(path_type=Path), help="File of held-out prompts.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/sweep"),
-    show_default=True,
-    help="Directory for the table and the figures.",
+@workload_options
+@cloup.option_group(
+    "Grid",
+    cloup.option("--layers", help="E.g. 1-4,8. [default: all]"),
+    cloup.option("--coefficients", default="1,2,4,8", show_default=True),
+    cloup.option("--positions", default="front", show_default=True, help="Separated by commas."),
 )
+@measuring_options
+@cloup.option_group(
+    "Choice of the best configuration",
+    cloup.option("--best", help="Metric to choose by. [default: the first]"),
+    cloup.option("--subject-to", multiple=True, help="Limit of the choice, e.g. 'kl <= 2'."),
+    cloup.option("--test-prompts", type=cloup.path(), help="File of held-out prompts."),
+)
+@out_option("out/sweep", "Directory for the table and the figures.")
+@constraint(If(~IsSet("task"), then=require_all), ["metrics"])
 def sweep(
     model: str,
     layers: str | None,
@@ -60,14 +67,14 @@ def sweep(
 ) -> None:
     """Measure a pair at every layer, coefficient and position, with controls.
 
-    Writes the table, its summary and figures, and prints the best cell: chosen on the prompts,
-    measured again on held-out ones (with --task, those of the test split).
+    Writes the table, its summary and figures, and prints the best configuration: chosen on the
+    prompts, measured again on held-out ones (with --task, those of the test split).
     """
-    question = Question.among(options)
+    workload = taken(Workload, options)
     grid: dict[str, Any] = {
         "layers": None if layers is None else numbers(layers, int),
         "coefficients": numbers(coefficients, float),
-        "positions": [_position(part) for part in positions.split(",")],
+        "positions": [position_of(part) for part in positions.split(",")],
     }
     with status(f"loading {model}"):
         from actadd_lens import sweeps
@@ -77,19 +84,19 @@ def sweep(
         for limit in subject_to:
             limit_of(limit)
         held_out = lines_of(test_prompts) if test_prompts else None
-        prompts = question.texts()
+        prompts = workload.texts()
         prepare_directory(out)
         bridge = loaded(model)
-    settings = _settings(question, options, ("random", "random:1", "random:2", "negated"))
+    settings = _settings(workload, options, ("random", "random:1", "random:2", "negated"))
     result = sweeps.sweep(
-        bridge, question.pair, prompts, metrics=question.measured, **grid, **settings
+        bridge, workload.pair, prompts, metrics=workload.measured, **grid, **settings
     )
     _write(result, out, options["store"])
     name = best or result.metrics[0]
-    if question.task and held_out is None:
-        held_out = question.texts("test")
+    if workload.task and held_out is None:
+        held_out = workload.texts("test")
     chosen = result.best(name, subject_to=subject_to, test_prompts=held_out)
-    unit = question.unit if name == result.metrics[0] else None
+    unit = workload.unit if name == result.metrics[0] else None
     _draw(name, result.plot(name, chosen=chosen, unit=unit), out)
     if name != "kl":
         _draw("pareto", result.plot_pareto(name, "kl", success_unit=unit, cost_unit="nats"), out)
@@ -100,19 +107,17 @@ def sweep(
 
 
 @cli.command()
-@click.argument("kind", type=click.Choice(ABLATIONS))
+@cloup.argument("kind", type=click.Choice(ABLATIONS))
 @model_option
-@question_options
-@click.option("--layer", type=int, help="Injection layer. [default with --task: recommended]")
-@click.option("--coefficient", type=float, help="[default with --task: recommended, else 1]")
+@workload_options
+@cloup.option("--layer", type=int, help="Injection layer. [default with --task: recommended]")
+@cloup.option("--coefficient", type=float, help="[default with --task: recommended, else 1]")
 @measuring_options
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/ablate"),
-    show_default=True,
-    help="Directory for the table and the figure.",
-)
+@out_option("out/ablate", "Directory for the table and the figure.")
+@constraint(If(~IsSet("task") & ~Equal("kind", "reach"), then=require_all), ["metrics"])
+@constraint(If(~IsSet("task") & ~Equal("kind", "layers"), then=require_all), ["layer"])
+@constraint(If(Equal("kind", "layers"), then=forbidden), ["layer"])
+@constraint(If(Equal("kind", "reach"), then=forbidden), ["metrics", "store"])
 def ablate(
     kind: str,
     model: str,
@@ -121,7 +126,7 @@ def ablate(
     out: Path,
     **options: Any,
 ) -> None:
-    """Take a steering vector apart: by positions, dimensions or layers; or see its reach.
+    """Take a steering vector apart: by positions, dimensions or layers; or by generated token.
 
     \b
     positions:   each row alone, each left out, all of them moved along the prompt
@@ -129,31 +134,25 @@ def ablate(
     layers:      recorded at one layer, injected at another
     reach:       KL(steered || clean) of each generated token
     """
-    question = Question.among(options, needs_metric=kind != "reach")
-    if layer is None and question.task is None and kind != "layers":
-        raise click.UsageError("--layer missing: give the injection layer")
-    if layer is not None and kind == "layers":
-        raise click.UsageError("layers takes every layer: leave --layer out")
-    if kind == "reach" and (options["store"] or question.metrics):
-        raise click.UsageError("reach has one metric and no store: leave --metric, --store out")
+    workload = taken(Workload, options)
     with status(f"loading {model}"):
         from actadd_lens import sweeps, testbed
         from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
-        prompts = question.texts()
+        prompts = workload.texts()
         bridge = loaded(model)
-        known = testbed.recommended(question.task) if question.task else (layer, 1.0)
+        known = testbed.recommended(workload.task) if workload.task else (layer, 1.0)
         layer = known[0] if layer is None else layer
         c = known[1] if coefficient is None else coefficient
-    settings = _settings(question, options, ("random",))
+    settings = _settings(workload, options, ("random",))
     result: sweeps.Ablation
     if kind == "layers":
         result = sweeps.layer_transplant(
-            bridge, question.pair, prompts, coefficient=c, metrics=question.measured, **settings
+            bridge, workload.pair, prompts, coefficient=c, metrics=workload.measured, **settings
         )
     else:
-        vector = c * vector_of(bridge, question.pair, layer)
+        vector = c * vector_of(bridge, workload.pair, layer)
         if kind == "reach":
             settings = {k: v for k, v in settings.items() if k != "store"}
             settings["samples"] = max(1, settings["samples"])
@@ -161,37 +160,30 @@ def ablate(
         else:
             by_position = kind == "positions"
             take_apart = sweeps.position_ablation if by_position else sweeps.dimension_ablation
-            result = take_apart(bridge, vector, prompts, metrics=question.measured, **settings)
+            result = take_apart(bridge, vector, prompts, metrics=workload.measured, **settings)
     _write(result, out, options["store"])
     name = result.metrics[0]
-    unit = "nats" if kind == "reach" else question.unit
+    unit = "nats" if kind == "reach" else workload.unit
     _draw(f"{kind}_{name}", result.plot(name, unit=unit), out)
     _print(result, [key for key in result.keys if key not in ("vector", "coefficient")], name)
 
 
 def _settings(
-    question: Question, options: dict[str, Any], controls: Sequence[str]
+    workload: Workload, options: dict[str, Any], controls: Sequence[str]
 ) -> dict[str, Any]:
     """Arguments of a measurement; those of generation only where something is generated."""
     samples = options.pop("samples")
     if samples is None:
-        samples = 1 if question.task else 0
+        samples = 1 if workload.task else 0
     given = options.pop("controls")
     shown = sys.stderr.isatty()
     return {"samples": samples, "controls": given or controls, "progress": shown, **options}
 
 
-def _position(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text.strip()
-
-
 def _write(result: Result, out: Path, store: Path | None) -> None:
-    """Table and summary; each path is printed. What was interrupted ends here.
+    """Save table and summary and print each path. An interrupted command ends here.
 
-    A part of a result takes no name that a whole one has.
+    A part of a result never has the file name of a whole one.
     """
     from actadd_lens.vectors.files import write_atomically
 
@@ -208,7 +200,7 @@ def _write(result: Result, out: Path, store: Path | None) -> None:
 
 
 def _draw(name: str, figure: Figure, out: Path) -> None:
-    """A figure in two formats; each path is printed."""
+    """Save a figure in two formats and print each path."""
     from actadd_lens import plots
 
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
@@ -217,7 +209,7 @@ def _draw(name: str, figure: Figure, out: Path) -> None:
 
 
 def _print(result: Result, keys: Sequence[str], metric: str | None = None) -> None:
-    """Means with intervals, a line for each cell and metric, or for each cell."""
+    """Print means with intervals, a line per configuration and metric, or per configuration."""
     columns = [*keys, "metric", "mean", "low", "high", "n", "dose", "kl"]
     summary = result.summary()[columns].astype(object)
     if metric is not None:

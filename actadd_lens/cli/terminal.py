@@ -1,4 +1,4 @@
-"""How the command line speaks: tables in a terminal, tab-separated fields in a pipe."""
+"""Output of the command line: tables in a terminal, tab-separated fields in a pipe."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def drop_output(code: int) -> int:
-    """Nothing is left to write to: keep the interpreter from flushing into it when it ends."""
+    """Nothing can read the output any more: keep the interpreter from flushing into it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the model stack's notices and bars out of the output; errors arrive as exceptions."""
+    """Hide notices and progress bars of the model libraries; errors arrive as exceptions."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -38,7 +38,7 @@ def quiet() -> Iterator[None]:
 
 
 def table(rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns in a terminal, tab-separated fields in a pipe."""
+    """Print aligned columns in a terminal, tab-separated fields in a pipe."""
     lines = [[escaped(field) for field in row] for row in rows]
     if not sys.stdout.isatty():
         for line in lines:
@@ -51,7 +51,7 @@ def table(rows: Iterable[Sequence[object]]) -> None:
 
 
 def escaped(field: object) -> str:
-    """One line without tabs: backslashes and what cannot be printed, as Python writes them."""
+    """One line without tabs: backslashes and what cannot be printed as Python escapes them."""
     return "".join(
         char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
         for char in str(field)
@@ -60,7 +60,7 @@ def escaped(field: object) -> str:
 
 @contextmanager
 def status(doing: str) -> Iterator[None]:
-    """What is going on, on standard error, while it is a terminal."""
+    """Say what is being done, on standard error, if it is a terminal."""
     if not sys.stderr.isatty():
         yield
         return

@@ -1,9 +1,8 @@
 """Logit metrics: what steering does to the distribution of the next token.
 
-Each is called with the log-probabilities (nats) of the clean and of the steered run, one row a
-prediction, and gives one value a row. It reads the prediction after the prompt's last token,
-``over="last"``, or every one past the vector, ``over="text"``: whoever runs the model hands it
-these rows.
+Each is called with the log-probabilities (nats) of the clean and of the steered run, one row per
+prediction, and gives one value per row. The caller chooses the rows: the prediction after the
+prompt's last token for ``over="last"``, every prediction after the vector for ``over="text"``.
 
 Definitions are those of the authors' code, for token sets A with probabilities P (clean) and Q
 (steered): effectiveness log Q(A) - log P(A), disruption Q(A) KL(Q|A || P|A) + (1 - Q(A))
@@ -24,6 +23,7 @@ from typing_extensions import override
 
 from actadd_lens.analysis.logprobs import kl_terms
 from actadd_lens.errors import MetricError
+from actadd_lens.metrics.registry import Kind, register
 from actadd_lens.models.base import Bridge
 
 Token: TypeAlias = int | str
@@ -37,18 +37,20 @@ class LogitMetric(ABC):
     """A value for each row of clean and steered log-probabilities."""
 
     over: str = "last"
-    """Which predictions are read: "last", after the prompt's last token, or "text", every one past
+    """Which predictions are read: "last", after the prompt's last token, or "text", every one after
     the vector."""
+    name: str = ""
+    """Of the metric, as results show it; by default made of ``base`` and the settings."""
 
+    kind: ClassVar[Kind] = "logits"
     base: ClassVar[str]
 
     def __post_init__(self) -> None:
         if self.over not in ("last", "text"):
             raise MetricError(f"over is {self.over!r}: it must be 'last' or 'text'")
+        object.__setattr__(self, "name", self.name or self._own_name())
 
-    @property
-    def name(self) -> str:
-        """Of the metric, as results show it."""
+    def _own_name(self) -> str:
         return self.base if self.over == "last" else f"{self.base}_text"
 
     def bind(self, model: Bridge) -> "LogitMetric":  # noqa: ARG002 - most have nothing to bind
@@ -58,7 +60,7 @@ class LogitMetric(ABC):
     def __call__(
         self, clean: Float[Tensor, "clean vocab"], steered: Float[Tensor, "steered vocab"]
     ) -> Float[Tensor, "clean"]:
-        """One value a row.
+        """One value per row.
 
         Args:
             clean: Log-probabilities (nats) of the clean run.
@@ -161,21 +163,19 @@ class _OfTokens(LogitMetric):
     """A logit metric of one token or a set of tokens."""
 
     tokens: Token | Sequence[Token]
-    """Ids, or strings of one token each; kept as a tuple."""
+    """Ids, or strings of one token each; stored as a tuple."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "tokens", self.members)
+        super().__post_init__()
 
     @property
     def members(self) -> tuple[Token, ...]:
         """The set."""
         return (self.tokens,) if isinstance(self.tokens, (int, str)) else tuple(self.tokens)
 
-    @property
-    def name(self) -> str:
-        """Of the metric and its tokens, as results show it."""
-        return f"{super().name}({', '.join(map(repr, self.members))})"
+    def _own_name(self) -> str:
+        return f"{super()._own_name()}({', '.join(map(repr, self.members))})"
 
     def bind(self, model: Bridge) -> "LogitMetric":
         """The metric with its strings read as tokens of ``model``.
@@ -184,7 +184,8 @@ class _OfTokens(LogitMetric):
             MetricError: A string is not one token of the model.
         """
         ids = [_token_id(model, token) for token in self.members]
-        return replace(self, tokens=tuple(ids))
+        given = "" if self.name == self._own_name() else self.name
+        return replace(self, tokens=tuple(ids), name=given)
 
     def _mask(self, like: Rows) -> Bool[Tensor, "vocab"]:
         """True for the tokens of the set."""
@@ -192,7 +193,7 @@ class _OfTokens(LogitMetric):
         unknown = [t for t in self.members if not (isinstance(t, int) and 0 <= t < vocab)]
         if unknown:
             raise MetricError(
-                f"{self.name}: {unknown[0]!r} is no id of the vocabulary's {vocab} tokens: "
+                f"{self.name}: {unknown[0]!r} is not an id of the vocabulary's {vocab} tokens: "
                 "bind the metric to the model first, metric.bind(model), or give ids"
             )
         mask = torch.zeros(vocab, dtype=torch.bool, device=like.device)
@@ -217,7 +218,7 @@ class TokenLogProb(_OfTokens):
 
 @dataclass(frozen=True)
 class TokenRank(_OfTokens):
-    """How many tokens are likelier in the steered run than the likeliest of the set; 0 is the top.
+    """How many tokens are more likely in the steered run than the likeliest of the set, from 0.
 
     >>> TokenRank(1)(torch.zeros(1, 3), torch.tensor([[0.5, 0.2, 0.3]]).log())
     tensor([2.])
@@ -261,7 +262,7 @@ class LogitDifference(_OfTokens):
 
 @dataclass(frozen=True)
 class Effectiveness(_OfTokens):
-    """log Q(A) - log P(A) in nats: how much likelier steering makes the set; 0 for no tokens.
+    """log Q(A) - log P(A) in nats: how much more likely the set becomes; 0 for no tokens.
 
     >>> clean, steered = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
     >>> Effectiveness(0)(clean, steered)
@@ -279,7 +280,7 @@ class Effectiveness(_OfTokens):
 
 @dataclass(frozen=True)
 class Disruption(_OfTokens):
-    """What steering changes beside the weight of the set A, in nats.
+    """What steering changes apart from the probability of the set A, in nats.
 
     Q(A) KL(Q|A || P|A) + (1 - Q(A)) KL(Q|not A || P|not A), each renormalised in its set; for no
     tokens KL(Q || P).
@@ -298,11 +299,11 @@ class Disruption(_OfTokens):
         return torch.stack(list(within)).sum(dim=0)
 
 
-kl = KL()
-reverse_kl = ReverseKL()
-entropy = Entropy()
-relative_kl = RelativeKL()
-total_variation = TotalVariation()
+kl = register("kl")(KL())
+reverse_kl = register("reverse_kl")(ReverseKL())
+entropy = register("entropy")(Entropy())
+relative_kl = register("relative_kl")(RelativeKL())
+total_variation = register("total_variation")(TotalVariation())
 
 
 def _total(terms: Rows) -> Values:

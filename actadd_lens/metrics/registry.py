@@ -1,22 +1,56 @@
-"""What a metric is, and the built-in ones by name."""
+"""What a metric is, and the metrics that are found by name.
 
-from collections.abc import Callable, Mapping, Sequence
+Built-in metrics and those of other packages are registered by one decorator, ``register``. The
+files of this package are imported when a name is first looked up.
+"""
+
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from inspect import signature
-from typing import Any, Final, Protocol, runtime_checkable
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import (
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    runtime_checkable,
+)
 
-from actadd_lens import metrics
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
+
+Kind: TypeAlias = Literal["completions", "logits"]
+"""What a metric is called with: completions, or log-probabilities of the clean and steered run."""
+
+Registered = TypeVar("Registered", bound=Callable[..., Any])
 
 
 @runtime_checkable
 class Metric(Protocol):
-    """Anything that is called on what a model did, and has a name to report it under."""
+    """Anything that is called on what a model did, with a name and a kind.
+
+    A metric may also have these attributes:
+
+    - ``share = True``: its values are zeros and ones, and its intervals are those of a share.
+    - ``version``, an integer or a string: part of what a store compares. Raise it when the values
+      change for a reason that the settings of the metric do not show.
+    - ``bind(model)``: gives the metric with its settings read for a model, such as token ids.
+    - ``over``, of logit metrics: "last", the prediction after the prompt's last token, or "text",
+      every prediction after the vector.
+    """
 
     @property
     def name(self) -> str:
         """What its column or row is called; two metrics of one evaluation need different ones."""
+
+    @property
+    def kind(self) -> Kind:
+        """Of "completions" it gets a sequence; of "logits" clean and steered log-probabilities."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The values."""
@@ -24,104 +58,140 @@ class Metric(Protocol):
 
 @runtime_checkable
 class CompletionMetric(Protocol):
-    """A metric of generated text: completions in, one float for each out.
-
-    One whose values are zeros and ones may say so by an attribute ``share = True``: its intervals
-    are those of a share then.
-    """
+    """A metric of generated text: completions in, one float for each out."""
 
     @property
     def name(self) -> str:
         """What its column or row is called."""
 
+    @property
+    def kind(self) -> Kind:
+        """ "completions"."""
+
     def __call__(self, completions: Sequence[Completion]) -> Sequence[float]:
-        """One value a completion, NaN where it is undefined; no completions give no values."""
+        """One value per completion, NaN where it is undefined; no completions give no values."""
 
 
-_BUILT_IN: Final[Mapping[str, Callable[[], Metric]]] = {
-    # of completions
-    "distinct_1": lambda: metrics.DistinctN(1),
-    "distinct_2": lambda: metrics.DistinctN(2),
-    "distinct_3": lambda: metrics.DistinctN(3),
-    "perspective": lambda: metrics.Perspective(),
-    "relevance": lambda: metrics.Relevance(),
-    "repetition": lambda: metrics.Repetition(),
-    "sentiment": lambda: metrics.Sentiment(),
-    "weddings": lambda: metrics.weddings,
-    # of next-token distributions
-    "entropy": lambda: metrics.entropy,
-    "kl": lambda: metrics.kl,
-    "relative_kl": lambda: metrics.relative_kl,
-    "reverse_kl": lambda: metrics.reverse_kl,
-    "total_variation": lambda: metrics.total_variation,
-}
+_registered: Final[dict[str, Any]] = {}
+"""A metric for each name, or a class that makes it without arguments."""
 
 
-def reads_logits(metric: Metric) -> bool:
-    """Whether a metric reads next-token distributions of two runs rather than completions.
+def register(
+    name: str,
+    *,
+    kind: Kind | None = None,
+    share: bool = False,
+    version: int | str | None = None,
+    replace: bool = False,
+) -> Callable[[Registered], Registered]:
+    """Have a metric found by name, wherever metrics are taken.
 
-    Its call tells: it needs two arguments, log-probs of the clean and of the steered run.
+    It decorates a function, which is called with what ``kind`` says; or a class, of which
+    ``lookup`` makes one without arguments; or it is called on a metric that is already made. What
+    is decorated comes back with ``name``, ``kind``, ``share`` and ``version`` as attributes. An
+    attribute that it has already stays as it is.
 
-    >>> reads_logits(metrics.kl), reads_logits(metrics.weddings)
-    (True, False)
+    Args:
+        name: What ``lookup`` finds it by.
+        kind: "completions" or "logits". A class or a metric may state it itself.
+        share: Whether the values are zeros and ones.
+        version: See ``Metric``.
+        replace: Take the place of a metric of that name, as when a notebook cell runs again.
+
+    Raises:
+        MetricError: The name is taken, or no kind is stated.
+
+    >>> @register("questions", kind="completions")
+    ... def questions(completions):
+    ...     return [float(c.text.count("?")) for c in completions]
+    >>> lookup("questions")([al.Completion("She said:", " Why? Who?", (), (), 0, 0)])
+    [2.0]
     """
-    try:
-        asked = signature(metric).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    needed = [
-        p
-        for p in asked
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    return len(needed) == 2
+
+    def enter(made: Registered) -> Registered:
+        if not str(made.__module__).startswith(f"{__package__}."):
+            _load_built_in()
+        if name in _registered and not replace:
+            raise MetricError(
+                f"a metric {name!r} is registered already, {_registered[name]!r}: choose another "
+                "name, or say replace=True"
+            )
+        stated = {"name": name, "kind": kind, "share": share or None, "version": version}
+        for attribute, value in stated.items():
+            if value is not None and not hasattr(made, attribute):
+                setattr(made, attribute, value)
+        _check_kind(made)
+        _registered[name] = made
+        return made
+
+    return enter
 
 
 def lookup(metric: object) -> Metric:
     """A metric by name, or the metric itself.
 
     Args:
-        metric: The name of a built-in one, in its exact spelling, or any metric.
+        metric: The name of a registered one, in its exact spelling, or any metric.
 
     Raises:
-        MetricError: An unknown name, with the list of those there are; an object that is no
-            metric; "perspective" without a key.
+        MetricError: An unknown name, with the list of the registered ones; an object that is not a
+            metric, or does not state its kind.
 
     >>> lookup("distinct_2")
-    DistinctN(n=2)
+    DistinctN(n=2, name='distinct_2')
     >>> lookup("sentimnt")
     Traceback (most recent call last):
     ...
     actadd_lens.errors.MetricError: unknown metric 'sentimnt': did you mean 'sentiment'? ...
     """
+    found: Any = metric
     if isinstance(metric, str):
-        return _built_in(metric)
-    if isinstance(metric, type):
+        _load_built_in()
+        if metric not in _registered:
+            raise MetricError(_unknown(metric))
+        found = _registered[metric]
+        found = found() if isinstance(found, type) else found
+    if isinstance(found, type):
         raise MetricError(
-            f"{metric.__name__} is a class, not a metric: make one, {metric.__name__}(...)"
+            f"{found.__name__} is a class, not a metric: make one, {found.__name__}(...)"
         )
-    # The type of the name is asked for apart: a protocol only asks whether there is one.
-    if not isinstance(metric, Metric) or not isinstance(metric.name, str):
-        name = getattr(metric, "name", None)
+    name = getattr(found, "name", None)
+    if not callable(found) or not isinstance(name, str):
         raise MetricError(
-            f"{metric!r} is no metric: it is {'' if callable(metric) else 'not '}callable and its "
-            f"name is {name!r}; give a callable whose .name is a string, or one of {_names()}"
+            f"{found!r} is not a metric: it is {'' if callable(found) else 'not '}callable and "
+            f"its name is {name!r}; give a callable whose .name is a string, or one of {_names()}"
         )
-    return metric
+    _check_kind(found)
+    return cast(Metric, found)
 
 
-def _built_in(name: str) -> Metric:
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]()
-    close = get_close_matches(name, _BUILT_IN, n=1) or get_close_matches(
-        name.lower(), _BUILT_IN, n=1
-    )
-    hint = f"did you mean {close[0]!r}? " if close else ""
+def _check_kind(metric: Any) -> None:
+    kind = getattr(metric, "kind", None)
+    if kind in get_args(Kind):
+        return
+    own = metric if hasattr(metric, "__qualname__") else type(metric)
+    line = f"{own.__name__}.kind = "
     raise MetricError(
-        f"unknown metric {name!r}: {hint}The built-in ones are {_names()}; others are made by "
+        f"{own.__name__} states {'no kind' if kind is None else f'the kind {kind!r}'}: write "
+        f'{line}"completions" if it is called with completions, or {line}"logits" if it is called '
+        "with the log-probabilities of the clean and of the steered run"
+    )
+
+
+def _load_built_in() -> None:
+    for file in iter_modules([str(Path(__file__).parent)]):
+        import_module(f"{__package__}.{file.name}")
+
+
+def _unknown(name: str) -> str:
+    close = [match for n in (name, name.lower()) for match in get_close_matches(n, _registered)]
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return (
+        f"unknown metric {name!r}: {hint}The registered ones are {_names()}; others are made by "
         "hand, e.g. metrics.WordCount(['love'])"
     )
 
 
 def _names() -> str:
-    return ", ".join(sorted(_BUILT_IN))
+    _load_built_in()
+    return ", ".join(sorted(_registered))

@@ -1,11 +1,11 @@
-"""Metrics over completions as tables: a column a metric, and means with intervals."""
+"""Metrics over completions as tables: a column per metric, and means with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
-from actadd_lens.metrics import lookup
+from actadd_lens.metrics.registry import lookup
 from actadd_lens.models.base import Bridge
 from actadd_lens.steering.interventions import Steering
 
@@ -30,7 +30,7 @@ def score(completions: Sequence[Completion], metrics: str | Sequence[object]) ->
 
     Raises:
         MetricError: No metric, an unknown one, a logit metric, two of one name, or something that
-            is no completion.
+            is not a completion.
 
     >>> completion = al.Completion("She talks about", " her wedding.", (), (), 0, 0)
     >>> score([completion], ["weddings", "repetition"])[["weddings", "repetition"]].values.tolist()
@@ -38,15 +38,13 @@ def score(completions: Sequence[Completion], metrics: str | Sequence[object]) ->
     """
     import pandas as pd
 
-    from actadd_lens.metrics.logits import LogitMetric
-
     several = [metrics] if isinstance(metrics, str) else metrics
     found = [lookup(metric) for metric in several]
     names = [metric.name for metric in found]
     if not found:
         raise MetricError("the list of metrics is empty: give at least one")
     for metric in found:
-        if isinstance(metric, LogitMetric):
+        if metric.kind == "logits":
             raise MetricError(
                 f"{metric.name} reads log-probabilities, not text: it needs a model and a vector; "
                 "see next_token_shift and perplexity_ratio"
@@ -76,21 +74,21 @@ def score_texts(
     model: Bridge | None = None,
     steering: Steering = None,
 ) -> tuple[DataFrame, DataFrame]:
-    """Metrics of given texts, and how much likelier steering makes them.
+    """Metrics of given texts, and how much more likely steering makes them.
 
     Args:
         records: From ``read_texts``: "text", maybe "prompt", and labels.
         metrics: Completion metrics or names of built-in ones.
-        by: A label to tell texts apart by.
-        model: With ``steering``: perplexity ratios of the texts are taken too.
+        by: A label that groups the texts.
+        model: With ``steering``: perplexity ratios of the texts are computed too.
         steering: A vector, or several that add up.
 
     Returns:
-        A row for each text with its labels and figures, and a summary as of ``summarize``; of
-        perplexity ratios it holds the geometric mean.
+        A row for each text with its labels and results, and a summary like that of ``summarize``;
+        of perplexity ratios it holds the geometric mean.
 
     Raises:
-        MetricError: Nothing to score by, or a metric or label that is not there.
+        MetricError: Nothing to score by, or a metric or label that does not exist.
         PromptError, PositionError, VectorError, LayerError: See ``perplexity_ratio``.
     """
     import pandas as pd
@@ -119,7 +117,7 @@ def score_texts(
     clashing = [str(name) for name in computed if name in frame]
     if clashing:
         raise MetricError(
-            f"the texts have fields {', '.join(clashing)}, and so are figures called: "
+            f"the texts have fields {', '.join(clashing)}, which are also names of results: "
             "rename the fields"
         )
     labels = {} if by is None else {by: frame[by]}

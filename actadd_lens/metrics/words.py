@@ -1,4 +1,10 @@
-"""Words that a completion has."""
+"""Metrics of the words of a completion: which it has, and how often it repeats itself.
+
+A text that repeats itself is a frequent side effect of a coefficient that is too large.
+``Repetition`` and ``DistinctN`` count n-grams of the words and punctuation marks of one
+completion, in lower case. Words are runs of letters, digits and underscores, with the apostrophes
+inside them. Each punctuation mark is a unit of its own, so "!!!!" is four units.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +14,7 @@ from typing import ClassVar, Final
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
+from actadd_lens.metrics.registry import Kind, register
 
 WEDDING_WORDS: Final = (
     "wedding",
@@ -23,6 +30,9 @@ WEDDING_WORDS: Final = (
 """The words by which Turner et al. (2308.10248) tell that a completion is about weddings."""
 
 
+_UNIT: Final = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
 @dataclass(frozen=True)
 class WordCount:
     """How often a completion has one of some words: a number from 0, also for an empty text.
@@ -32,7 +42,7 @@ class WordCount:
     do not overlap; where entries start at the same place, the longest counts.
 
     Raises:
-        MetricError: No words, an empty one, or a string where a list is meant.
+        MetricError: No words, an empty one, or a string in place of a list.
 
     >>> completion = al.Completion("In", " New York, a new\\nyork minute from York.", (), (), 0, 0)
     >>> WordCount(["York", "New York"])([completion])
@@ -42,8 +52,9 @@ class WordCount:
     """
 
     words: Sequence[str]
-    """Kept as a tuple."""
+    """Stored as a tuple."""
     name: str = "word_count"
+    kind: ClassVar[Kind] = "completions"
     case: bool = False
     """Whether upper and lower case differ."""
 
@@ -51,7 +62,7 @@ class WordCount:
         object.__setattr__(self, "words", _checked(self.words))
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """One count a completion."""
+        """One count per completion."""
         pattern = _pattern(tuple(self.words), self.case)
         return [float(len(pattern.findall(completion.text))) for completion in completions]
 
@@ -61,7 +72,7 @@ class ContainsAny:
     """Whether a completion has any of some words: 1.0 or 0.0, as ``WordCount`` finds them.
 
     Raises:
-        MetricError: No words, an empty one, or a string where a list is meant.
+        MetricError: No words, an empty one, or a string in place of a list.
 
     >>> completion = al.Completion("I talk about", " my honeymoon.", (), (), 0, 0)
     >>> ContainsAny(WEDDING_WORDS, name="weddings")([completion])
@@ -69,8 +80,9 @@ class ContainsAny:
     """
 
     words: Sequence[str]
-    """Kept as a tuple."""
+    """Stored as a tuple."""
     name: str = "contains_any"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
     case: bool = False
     """Whether upper and lower case differ."""
@@ -79,9 +91,68 @@ class ContainsAny:
         object.__setattr__(self, "words", _checked(self.words))
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0 or 0.0 a completion."""
+        """1.0 or 0.0 per completion."""
         pattern = _pattern(tuple(self.words), self.case)
         return [float(bool(pattern.search(completion.text))) for completion in completions]
+
+
+@register("repetition")
+@dataclass(frozen=True)
+class Repetition:
+    """Share of the n-grams of a completion that have already occurred in it, in [0, 1].
+
+    That is 1 - distinct / all n-grams: seq-rep-n of Welleck et al. (1908.04319), on words in place
+    of tokens. A text of fewer than n words repeats nothing: 0.0.
+
+    Raises:
+        MetricError: n below 1.
+
+    >>> completion = al.Completion("I", " love you, I love you, I love you", (), (), 0, 0)
+    >>> Repetition(n=4)([completion])  # 7 n-grams, the last 3 of them repeat the first 4
+    [0.42857...]
+    """
+
+    n: int = 4
+    name: str = "repetition"
+    kind: ClassVar[Kind] = "completions"
+
+    def __post_init__(self) -> None:
+        _check_n(self.n)
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """One share per completion."""
+        grams = (_ngrams(completion.text, self.n) for completion in completions)
+        return [1 - len(set(found)) / len(found) if found else 0.0 for found in grams]
+
+
+@dataclass(frozen=True)
+class DistinctN:
+    """Distinct n-grams of a completion over all its n-grams, in (0, 1].
+
+    Distinct-n of Li et al. (1510.03055), for each completion and not over a whole set. They divide
+    by the number of words. A text of fewer than n words has no n-grams: NaN.
+
+    Raises:
+        MetricError: n below 1.
+
+    >>> completion = al.Completion("I", " love you, I love you", (), (), 0, 0)
+    >>> DistinctN(1)([completion])
+    [0.66666...]
+    """
+
+    n: int
+    name: str = ""
+    """``distinct_`` and n by default."""
+    kind: ClassVar[Kind] = "completions"
+
+    def __post_init__(self) -> None:
+        _check_n(self.n)
+        object.__setattr__(self, "name", self.name or f"distinct_{self.n}")
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """One ratio per completion."""
+        grams = (_ngrams(completion.text, self.n) for completion in completions)
+        return [len(set(found)) / len(found) if found else float("nan") for found in grams]
 
 
 def _checked(words: Sequence[str]) -> tuple[str, ...]:
@@ -103,5 +174,18 @@ def _pattern(words: tuple[str, ...], case: bool) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{entries})(?!\w)", 0 if case else re.IGNORECASE)
 
 
-weddings: Final = ContainsAny(WEDDING_WORDS, name="weddings")
+def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    units = _UNIT.findall(text.lower())
+    return [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
+
+
+def _check_n(n: int) -> None:
+    if n < 1:
+        raise MetricError(f"n-grams of n={n} words: give 1 or more")
+
+
+weddings: Final = register("weddings")(ContainsAny(WEDDING_WORDS, name="weddings"))
 """Whether a completion is about weddings (Turner et al., figure 3)."""
+
+for _n in (1, 2, 3):
+    register(f"distinct_{_n}")(DistinctN(_n))

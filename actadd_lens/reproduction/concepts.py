@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from actadd_lens.errors import PromptError
 from actadd_lens.generation.completions import Completion
-from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import tokenize
 from actadd_lens.vectors.pair import ContrastPair
@@ -88,6 +88,7 @@ class Sound:
     success: CompletionMetric
     coherence: CompletionMetric
     name: ClassVar[str] = "sound_success"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     @property

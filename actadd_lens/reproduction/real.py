@@ -11,7 +11,7 @@ from actadd_lens import metrics
 from actadd_lens.errors import DataError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics import ContainsAny, Fluency, Relevance, Repetition, Sentiment, Toxicity
-from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import encode
 from actadd_lens.reproduction import data
@@ -54,6 +54,7 @@ class Reads:
     metric: CompletionMetric
     at_least: float = float("-inf")
     below: float = float("inf")
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
@@ -72,6 +73,7 @@ class Coherent:
 
     fluency: CompletionMetric
     name: ClassVar[str] = "coherent"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
     reads_again: ClassVar[bool] = True
     """The judge is the model that is steered."""

@@ -12,7 +12,7 @@ import torch
 from actadd_lens.errors import MetricError, SweepError, require_count
 from actadd_lens.generation.completions import check_room
 from actadd_lens.generation.sampling import Sampling
-from actadd_lens.metrics.registry import Metric, lookup, reads_logits
+from actadd_lens.metrics.registry import Metric, lookup
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import Budget, budget
@@ -80,7 +80,7 @@ class Named:
     @property
     def of_text(self) -> bool:
         """Whether it reads completions."""
-        return reads_completions(self.metric)
+        return self.metric.kind == "completions"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,12 +156,6 @@ def checked(measurement: Measurement) -> Work:
     return Work(
         m.model, runs, texts, tokens, metrics, sampling, batch_size, m.batch_tokens, plain(config)
     )
-
-
-def reads_completions(metric: Metric) -> bool:
-    """Whether a metric reads completions, not next-token distributions."""
-    kind = getattr(metric, "kind", None)
-    return kind == "completions" if kind is not None else not reads_logits(metric)
 
 
 def resolve(model: Bridge, metrics: object, samples: int) -> list[Named]:

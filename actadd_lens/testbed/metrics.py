@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
+from actadd_lens.metrics.registry import Kind
 from actadd_lens.testbed.lexicon import TOPICS
 from actadd_lens.testbed.oracle import facts, is_valid, register, sentiment, topic
 
@@ -25,6 +26,7 @@ class Positive:
     """
 
     name: ClassVar[str] = "positive"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
@@ -41,6 +43,7 @@ class Polite:
     """
 
     name: ClassVar[str] = "polite"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
@@ -60,6 +63,7 @@ class OnTopic:
     """
 
     topic: str
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -87,6 +91,7 @@ class SameTopic:
     """
 
     name: ClassVar[str] = "same_topic"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
@@ -110,6 +115,7 @@ class Valid:
     """
 
     name: ClassVar[str] = "valid"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
@@ -132,6 +138,7 @@ class FactRecall:
     """
 
     name: ClassVar[str] = "fact_recall"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:

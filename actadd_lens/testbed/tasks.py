@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from actadd_lens.errors import TestbedError
 from actadd_lens.testbed.oracle import Kind, register, sentiment, topic
@@ -38,6 +38,7 @@ class Success:
     """
 
     task: Task
+    kind: ClassVar[Literal["completions"]] = "completions"
     share: ClassVar[bool] = True
 
     @property

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, TypeAlias, TypeVar
 
 from actadd_lens.errors import DataError
-from actadd_lens.metrics.loading import require
+from actadd_lens.metrics.judges import require
 
 Source: TypeAlias = str | PathLike[str] | None
 T = TypeVar("T")

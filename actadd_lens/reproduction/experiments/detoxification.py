@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from actadd_lens import plots
 from actadd_lens.generation.completions import Completion
-from actadd_lens.metrics.registry import CompletionMetric
+from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.reproduction.criteria import Verdict, kept, told
 from actadd_lens.reproduction.outcome import Outcome
 from actadd_lens.reproduction.readings import text_of
@@ -47,6 +47,7 @@ class Rude:
 
     success: CompletionMetric
     name: ClassVar[str] = "rude"
+    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:

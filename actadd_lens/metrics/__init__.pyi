@@ -1,0 +1,33 @@
+"""Public names: the one list. ``__init__.py`` loads each at first use."""
+
+from .judges import Fluency as Fluency
+from .judges import Relevance as Relevance
+from .judges import Sentiment as Sentiment
+from .judges import Toxicity as Toxicity
+from .logits import KL as KL
+from .logits import Disruption as Disruption
+from .logits import Effectiveness as Effectiveness
+from .logits import Entropy as Entropy
+from .logits import LogitDifference as LogitDifference
+from .logits import LogitMetric as LogitMetric
+from .logits import RelativeKL as RelativeKL
+from .logits import ReverseKL as ReverseKL
+from .logits import TokenLogProb as TokenLogProb
+from .logits import TokenRank as TokenRank
+from .logits import TotalVariation as TotalVariation
+from .logits import entropy as entropy
+from .logits import kl as kl
+from .logits import relative_kl as relative_kl
+from .logits import reverse_kl as reverse_kl
+from .logits import total_variation as total_variation
+from .registry import CompletionMetric as CompletionMetric
+from .registry import Kind as Kind
+from .registry import Metric as Metric
+from .registry import lookup as lookup
+from .registry import register as register
+from .words import WEDDING_WORDS as WEDDING_WORDS
+from .words import ContainsAny as ContainsAny
+from .words import DistinctN as DistinctN
+from .words import Repetition as Repetition
+from .words import WordCount as WordCount
+from .words import weddings as weddings
