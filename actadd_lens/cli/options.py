@@ -67,7 +67,8 @@ def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def _to_leave_out(violated: ConstraintViolated) -> str:
-    given = get_params_whose_value_is_set(violated.params, violated.ctx.params)
+    values = violated.ctx.params if violated.ctx else {}
+    given = get_params_whose_value_is_set(violated.params, values)
     return f"leave {join_param_labels(given)} out"
 
 
