@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from actadd_lens.analysis.logprobs import kl_terms
 from actadd_lens.errors import MetricError
-from actadd_lens.metrics.registry import Kind, register
+from actadd_lens.metrics.registry import Kind, OwnName, register
 from actadd_lens.models.bridge import Bridge
 
 Token: TypeAlias = int | str
@@ -48,7 +48,7 @@ class LogitMetric(ABC):
     def __post_init__(self) -> None:
         if self.over not in ("last", "text"):
             raise MetricError(f"over is {self.over!r}: it must be 'last' or 'text'")
-        object.__setattr__(self, "name", self.name or self._own_name())
+        object.__setattr__(self, "name", OwnName.unless(self.name, self._own_name()))
 
     def _own_name(self) -> str:
         return self.base if self.over == "last" else f"{self.base}_text"
@@ -184,8 +184,7 @@ class _OfTokens(LogitMetric):
             MetricError: A string is not one token of the model.
         """
         ids = [_token_id(model, token) for token in self.members]
-        given = "" if self.name == self._own_name() else self.name
-        return replace(self, tokens=tuple(ids), name=given)
+        return replace(self, tokens=tuple(ids))
 
     def _mask(self, like: Rows) -> Bool[Tensor, "vocab"]:
         """True for the tokens of the set."""
