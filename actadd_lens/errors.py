@@ -4,7 +4,9 @@ Every message states the values that clash and the remedy. Those that reject a v
 ``ValueError``; those about files, models and missing libraries are not.
 """
 
+from importlib import import_module
 from numbers import Integral
+from typing import Any
 
 
 class ActAddError(Exception):
@@ -98,3 +100,29 @@ def require_count(
         bound = "" if below is None else f" and < {below}"
         remark = "" if neutral is None else f" ({neutral})"
         raise SamplingError(f"{name} is {value!r}: it must be an integer >= 1{bound}{remark}")
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """Import an optional library.
+
+    Args:
+        module: Its name in Python.
+        extra: The extra of this package that installs it.
+        what: What it is needed for, as the subject of the error.
+
+    Raises:
+        MissingExtraError: It is not installed, with the command that does it.
+
+    >>> require("no_such_library", "relevance", "Relevance")
+    Traceback (most recent call last):
+    ...
+    actadd_lens.errors.MissingExtraError: Relevance needs no_such_library: pip install ...
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:  # it is there, but broken: that is another problem
+            raise
+        raise MissingExtraError(
+            f"{what} needs {module}: pip install 'actadd-lens[{extra}]'", name=module
+        ) from error

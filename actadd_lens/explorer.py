@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from actadd_lens import display
 from actadd_lens.analysis.logprobs import next_token_shift
-from actadd_lens.errors import ActAddError
+from actadd_lens.errors import ActAddError, require
 from actadd_lens.generation.comparison import Comparison
 from actadd_lens.generation.completions import Completions, generate
-from actadd_lens.metrics.judges import require
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, check_layers
 from actadd_lens.models.load import load_model

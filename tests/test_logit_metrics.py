@@ -1,6 +1,7 @@
 """Logit metrics against scipy and torch, at probability 0, and on tokens by name."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
+from actadd_lens.metrics import DistinctN
 from actadd_lens.metrics import logits as m
 
 V = 6
@@ -139,6 +141,9 @@ def test_a_name_that_was_given_outlives_the_binding(model):
     }.items():
         assert metric.bind(model).name == name
         assert eval(repr(metric), vars(m)) == metric
+    assert replace(m.KL(), over="text").name == "kl_text"
+    assert replace(m.KL(name="mine"), over="text").name == "mine"
+    assert replace(DistinctN(1), n=2) == DistinctN(2)
 
 
 def test_misuse_is_told():

@@ -67,8 +67,7 @@ def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def _to_leave_out(violated: ConstraintViolated) -> str:
-    values = violated.ctx.params if violated.ctx else {}
-    given = get_params_whose_value_is_set(violated.params, values)
+    given = get_params_whose_value_is_set(violated.params, click.get_current_context().params)
     return f"leave {join_param_labels(given)} out"
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actadd_lens.analysis.logprobs import sequence_logprobs
-from actadd_lens.errors import MetricError, MissingExtraError, ModelLoadError
+from actadd_lens.errors import MetricError, ModelLoadError, require
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import Kind, register
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import check_context, encode
 
 _BATCH = 32
@@ -170,7 +170,7 @@ class Fluency:
     kind: ClassVar[Kind] = "completions"
 
     def __repr__(self) -> str:
-        return f"Fluency(judge={self.judge.cfg.model_name!r}, name={self.name!r})"
+        return f"Fluency(judge={BridgeModel(self.judge).name!r}, name={self.name!r})"
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """One perplexity per completion."""
@@ -352,32 +352,6 @@ def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the longest common beginning."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return sum(1 for _ in same)
-
-
-def require(module: str, extra: str, what: str) -> Any:
-    """Import an optional library.
-
-    Args:
-        module: Its name in Python.
-        extra: The extra of this package that installs it.
-        what: What it is needed for, as the subject of the error.
-
-    Raises:
-        MissingExtraError: It is not installed, with the command that does it.
-
-    >>> require("no_such_library", "relevance", "Relevance")
-    Traceback (most recent call last):
-    ...
-    actadd_lens.errors.MissingExtraError: Relevance needs no_such_library: pip install ...
-    """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:  # it is there, but broken: that is another problem
-            raise
-        raise MissingExtraError(
-            f"{what} needs {module}: pip install 'actadd-lens[{extra}]'", name=module
-        ) from error
 
 
 def load_error(what: str, name: str, error: Exception) -> ModelLoadError:

@@ -22,9 +22,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from actadd_lens.analysis.logprobs import kl_terms
-from actadd_lens.errors import MetricError
-from actadd_lens.metrics.registry import Kind, register
+from actadd_lens.errors import MetricError, PromptError
+from actadd_lens.metrics.registry import Kind, OwnName, register
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import single_token
 
 Token: TypeAlias = int | str
 """A token id, or a string of one token of the model that the metric is bound to."""
@@ -48,7 +49,7 @@ class LogitMetric(ABC):
     def __post_init__(self) -> None:
         if self.over not in ("last", "text"):
             raise MetricError(f"over is {self.over!r}: it must be 'last' or 'text'")
-        object.__setattr__(self, "name", self.name or self._own_name())
+        object.__setattr__(self, "name", OwnName.unless(self.name, self._own_name()))
 
     def _own_name(self) -> str:
         return self.base if self.over == "last" else f"{self.base}_text"
@@ -184,8 +185,7 @@ class _OfTokens(LogitMetric):
             MetricError: A string is not one token of the model.
         """
         ids = [_token_id(model, token) for token in self.members]
-        given = "" if self.name == self._own_name() else self.name
-        return replace(self, tokens=tuple(ids), name=given)
+        return replace(self, tokens=tuple(ids))
 
     def _mask(self, like: Rows) -> Bool[Tensor, "vocab"]:
         """True for the tokens of the set."""
@@ -332,13 +332,7 @@ def _conditional_kl(clean: Rows, steered: Rows, part: Bool[Tensor, "vocab"]) -> 
 def _token_id(model: Bridge, token: Token) -> int:
     if isinstance(token, int):
         return token
-    ids = model.tokenizer(token, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        pieces = model.tokenizer.convert_ids_to_tokens(ids)
-        spaced = model.tokenizer(f" {token}", add_special_tokens=False)["input_ids"]
-        within = f"{' ' + token!r} is one; " if len(spaced) == 1 else ""
-        raise MetricError(
-            f"{token!r} is {len(ids)} tokens {pieces} of {model.cfg.model_name}, not one: "
-            f"{within}choose another string, or give token ids"
-        )
-    return int(ids[0])
+    try:
+        return single_token(model, token, "token")
+    except PromptError as error:
+        raise MetricError(str(error)) from error

@@ -72,6 +72,17 @@ class CompletionMetric(Protocol):
         """One value per completion, NaN where it is undefined; no completions give no values."""
 
 
+class OwnName(str):
+    """A name that a metric makes of its settings; ``dataclasses.replace`` has it made anew."""
+
+    __slots__ = ()
+
+    @classmethod
+    def unless(cls, given: str, own: str) -> str:
+        """The name that was given, or else the metric's own."""
+        return cls(own) if not given or isinstance(given, cls) else given
+
+
 _registered: Final[dict[str, Any]] = {}
 """A metric for each name, or a class that makes it without arguments."""
 

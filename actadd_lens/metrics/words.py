@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
-from actadd_lens.metrics.registry import Kind, register
+from actadd_lens.metrics.registry import Kind, OwnName, register
 
 WEDDING_WORDS: Final = (
     "wedding",
@@ -147,7 +147,7 @@ class DistinctN:
 
     def __post_init__(self) -> None:
         _check_n(self.n)
-        object.__setattr__(self, "name", self.name or f"distinct_{self.n}")
+        object.__setattr__(self, "name", OwnName.unless(self.name, f"distinct_{self.n}"))
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """One ratio per completion."""

@@ -115,14 +115,29 @@ def pad_id(model: Bridge, pad: str | int) -> int:
                 f"pad token {pad} is out of range: the vocabulary has {model.cfg.d_vocab} tokens"
             )
         return pad
-    ids = model.tokenizer(pad, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        pieces = model.tokenizer.convert_ids_to_tokens(ids)
-        raise PromptError(
-            f"pad {pad!r} is {len(ids)} tokens {pieces}, not one: "
-            "choose another string, or give a token id"
-        )
-    return int(ids[0])
+    return single_token(model, pad, "pad")
+
+
+def single_token(model: Bridge, text: str, what: str = "text") -> int:
+    """Id of the one token that spells a text.
+
+    Raises:
+        PromptError: It is several tokens, or none.
+    """
+
+    def ids_of(spelling: str) -> list[int]:
+        ids: list[int] = model.tokenizer(spelling, add_special_tokens=False)["input_ids"]
+        return ids
+
+    ids = ids_of(text)
+    if len(ids) == 1:
+        return ids[0]
+    pieces = model.tokenizer.convert_ids_to_tokens(ids)
+    spaced = f"{' ' + text!r} is one; " if len(ids_of(f" {text}")) == 1 else ""
+    raise PromptError(
+        f"{what} {text!r} is {len(ids)} tokens {pieces} of {BridgeModel(model).name}, not one: "
+        f"{spaced}choose another string, or give a token id"
+    )
 
 
 def pad_right(

@@ -11,8 +11,7 @@ from reprlib import repr as shortened
 from types import UnionType
 from typing import Any, TypeAlias, TypeVar
 
-from actadd_lens.errors import DataError
-from actadd_lens.metrics.judges import require
+from actadd_lens.errors import DataError, require
 
 Source: TypeAlias = str | PathLike[str] | None
 T = TypeVar("T")
