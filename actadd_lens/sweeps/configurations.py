@@ -267,7 +267,7 @@ def sources_of(
         bare = [item for item in items if isinstance(item, Intervention) or callable(item)]
         if bare:
             raise SweepError(
-                f"a {type(bare[0]).__name__} has no label: give a mapping, {{'my vector': vector}}"
+                f"a {type(bare[0]).__name__} needs a label: give a mapping, {{'my vector': vector}}"
             )
         return dict(labelled(what)), _layers(model, layers)
     check_axes(pairs=list(what))
