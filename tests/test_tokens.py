@@ -83,7 +83,7 @@ def test_beyond_the_context_is_told_with_both_lengths(model):
 @pytest.mark.parametrize("pad", ["two words", ""])
 @pytest.mark.parametrize("positive", ["Love", "I love you"])
 def test_a_pad_that_is_not_one_token_is_told_with_its_tokens(model, pad, positive):
-    with pytest.raises(al.PromptError, match=r"is \d tokens \[.*\], not one"):
+    with pytest.raises(al.PromptError, match=r"is \d tokens \[.*\] of .*, not one"):
         al.ContrastPair(positive, "Hate", pad=pad).tokens(model)
 
 
