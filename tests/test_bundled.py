@@ -72,6 +72,7 @@ def test_it_is_steered_where_it_is_said_to_be(testbed, name):
         assert share(control).high < steered.low
 
 
+@pytest.mark.slow
 def test_texts_on_the_topic_get_likelier_and_others_do_not(testbed, weddings):
     texts = al.testbed.documents(300, seed=0)
     labels = ["on" if al.testbed.topic(text) == "weddings" else "off" for text in texts]

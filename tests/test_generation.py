@@ -200,7 +200,7 @@ def test_hooks_and_modes_after_are_those_before(
     before = state()
     try:
         if fails:
-            monkeypatch.setattr("actadd_lens.generation.decoding.forward.decode_step", _interrupted)
+            monkeypatch.setattr("actadd_lens.generation.decoding.bridge.decode_step", _interrupted)
             with pytest.raises(KeyboardInterrupt):
                 generate(model, PROMPTS, two_rows(model))
         else:

@@ -43,7 +43,7 @@ def test_every_public_name_resolves():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="No actadd_lens attribute nonsense"):
         _ = al.nonsense
 
 

@@ -293,6 +293,7 @@ def front_of(points: list[tuple[float, float]]) -> list[bool]:
 POINTS = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda p: (p[0] / 40, p[1] / 40))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(POINTS, min_size=1, max_size=12))
 def test_the_step_line_is_the_best_that_a_cost_buys(points):
