@@ -55,7 +55,9 @@ def test_it_knows_the_words_of_its_tasks(testbed):
         assert len(testbed.to_tokens(word, prepend_bos=False)[0]) == 1, word
 
 
-@pytest.mark.parametrize("name", ["sentiment", "topic", "register"])
+@pytest.mark.parametrize(
+    "name", ["topic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sentiment", "register"))]
+)
 def test_it_is_steered_where_it_is_said_to_be(testbed, name):
     """The 95% interval of the steered run is above those of the clean, negated and random runs."""
     task = TASKS[name]

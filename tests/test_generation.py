@@ -125,6 +125,7 @@ def test_a_completion_depends_neither_on_batch_size_nor_on_neighbours(
     assert tokens(fewer) == tokens(together[:2])
 
 
+@pytest.mark.slow
 @given(options, st.integers(1, 9), st.booleans())
 def test_batching_changes_no_result(
     model: Bridge, chosen: dict[str, Any], batch_size: int, steered: bool

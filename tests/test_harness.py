@@ -131,6 +131,7 @@ def test_figures_of_a_run_are_those_of_its_rows(setup):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_runs_are_those_of_a_sweep(setup):
     """The cells of baselines give what ``al.sweep`` gives for the same controls."""
     concept = setup.concept("sentiment")

@@ -32,6 +32,7 @@ def test_importing_loads_nothing_heavy(statement: str):
     assert loaded_by(statement) == set()
 
 
+@pytest.mark.slow
 def test_vectors_and_steering_do_not_load_the_model_stack():
     assert "transformer_lens" not in loaded_by("from actadd_lens import SteeringVector, steer")
 

@@ -60,6 +60,7 @@ def dots(axes: Axes, label: str) -> Line2D:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.floats(-2, 2), min_size=12, max_size=12), st.randoms())
 def test_a_map_shows_the_means_whatever_the_order_of_the_rows(values, random):
