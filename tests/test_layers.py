@@ -78,18 +78,12 @@ def entries() -> list[str]:
     return [name.removesuffix(".py").rstrip("/") for name in listed]
 
 
-def by_package(*not_yet: str) -> list[object]:
-    """Parameters of a test by package; it fails in those where files are still being moved."""
-    moving = pytest.mark.xfail(strict=False, reason="files are being moved")
-    return [pytest.param(name, marks=[moving] * (name in not_yet)) for name in entries()]
-
-
 def test_the_document_lists_every_package_once():
     there = {entry(name) for name in MODULES} - {""}
     assert sorted(entries()) == sorted(there)
 
 
-@pytest.mark.parametrize("name", by_package("steering", "vectors"))
+@pytest.mark.parametrize("name", entries())
 def test_a_package_imports_only_those_above_it_in_the_list(name: str):
     allowed = {*entries()[: entries().index(name) + 1]}
     paths = [path for module, path in MODULES.items() if entry(module) == name]
@@ -102,7 +96,7 @@ def test_a_package_imports_only_those_above_it_in_the_list(name: str):
     assert below == set()
 
 
-@pytest.mark.parametrize("name", by_package("metrics"))
+@pytest.mark.parametrize("name", entries())
 def test_files_of_a_package_import_each_other_without_a_cycle(name: str):
     paths = [path for module, path in MODULES.items() if entry(module) == name]
     within = {
