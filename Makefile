@@ -6,10 +6,11 @@ OUT ?= out/demo
 VENV := .venv
 PEER := .venv-peer
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab reproductions test lint format bench bench-peer notebooks docs screenshots clean distclean
+.PHONY: help demo lab reproductions test test-all lint format bench bench-peer notebooks docs screenshots clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +28,12 @@ reproductions: $(VENV)/.installed ## run the paper's experiments on the bundled 
 		cp $$figure $(CURDIR)/docs/reproductions/$$figure; done
 	@cp out/reproductions/report.md docs/reproductions/report.md
 
-test: lint ## format and lint check, strict types, the whole test-suite (two processes)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+test: lint ## format and lint check, strict types, the tests but the slow ones (two minutes, two processes)
+	$(PYTEST)
+
+# An int passes for a float, as it does for mypy.
+test-all: lint ## the same with every test, on all architectures; shapes and types are checked at run time
+	$(PYTEST) -m '' "--jaxtyping-packages=actadd_lens,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 lint: $(VENV)/.installed-dev ## format and lint check, strict types
 	$(BIN)/ruff format --check .

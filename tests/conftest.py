@@ -46,11 +46,24 @@ ARCHITECTURES = (
     "gemma2",
     "bloom",
 )
+QUICK = ("gpt2", "llama")
+"""Learned and rotary positions, with and without biases: the default tier needs no others."""
+
 PARALLEL = ("gpt-j", "gpt-neox")
 """Attention and MLP read the same stream: there is none between them."""
 
 OWN_BOS = ("llama", "mistral", "gemma2", "opt", "bloom")
 """Made with BOS, EOS and padding of their own; the others have EOS for all three."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the other architectures are slow, wherever they stand."""
+    for item in items:
+        architecture = getattr(getattr(item, "callspec", None), "params", {}).get("architecture")
+        if architecture in ARCHITECTURES and architecture not in QUICK:
+            item.add_marker(pytest.mark.slow)
+
 
 TEXTS = [
     "I love you and you love me",

@@ -152,17 +152,18 @@ def test_reach_is_the_divergence_at_every_generated_token(neo, position):
 
 def steered_after(model, prompt, behind, vector):
     """Log-probs after a prompt read with a vector, and tokens fed to its cache one by one."""
-    from actadd_lens.models import bridge as forward
-    from actadd_lens.steering import hooks as steering
+    from actadd_lens.models.bridge import BridgeModel
+    from actadd_lens.steering.hooks import decode_edits, prompt_edits
 
     mask = torch.ones(1, len(prompt), dtype=torch.long)
     tokens = torch.tensor([prompt])
-    logits, cache = forward.prefill(model, tokens, mask, al.fwd_hooks(model, vector, mask))
-    hooks = steering.decode_hooks(steering.decode_rows(model, [vector]))
+    own, edits = BridgeModel(model), prompt_edits(model, [vector], mask).by_point
+    run = own.run(tokens, mask, edits=edits, keep=1, use_cache=True)
+    edits = decode_edits(model, [vector]).of(torch.arange(1))
     for token in behind:
         mask = torch.cat([mask, torch.ones(1, 1, dtype=torch.long)], dim=1)
-        logits, cache = forward.decode_step(model, torch.tensor([token]), cache, mask, hooks)
-    return logits[0].log_softmax(0)
+        run = own.run(torch.tensor([[token]]), mask, edits=edits, cache=run.cache, keep=1)
+    return run.last_logits[0].log_softmax(0)
 
 
 def test_ablations_generate_resume_and_come_back_from_their_file(neo, vector, tmp_path):

@@ -55,7 +55,9 @@ def test_it_knows_the_words_of_its_tasks(testbed):
         assert len(testbed.to_tokens(word, prepend_bos=False)[0]) == 1, word
 
 
-@pytest.mark.parametrize("name", ["sentiment", "topic", "register"])
+@pytest.mark.parametrize(
+    "name", ["topic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sentiment", "register"))]
+)
 def test_it_is_steered_where_it_is_said_to_be(testbed, name):
     """The 95% interval of the steered run is above those of the clean, negated and random runs."""
     task = TASKS[name]
@@ -72,6 +74,7 @@ def test_it_is_steered_where_it_is_said_to_be(testbed, name):
         assert share(control).high < steered.low
 
 
+@pytest.mark.slow
 def test_texts_on_the_topic_get_likelier_and_others_do_not(testbed, weddings):
     texts = al.testbed.documents(300, seed=0)
     labels = ["on" if al.testbed.topic(text) == "weddings" else "off" for text in texts]

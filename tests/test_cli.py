@@ -289,6 +289,7 @@ def test_an_interrupt_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert (outcome.code, outcome.out, outcome.err.strip()) == (130, "", "")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_a_closed_pipe_none():
     command = f"{sys.executable} -m actadd_lens.cli models"
     full = subprocess.run(

@@ -32,6 +32,7 @@ def test_experiments_are_listed_with_their_questions(run):
     assert all(question.endswith("?") for _, question in lines)
 
 
+@pytest.mark.slow
 def test_a_real_model_with_real_data(run, checkpoint, tmp_path):
     data = write_data(tmp_path / "data")
     judge = save_classifier(tmp_path / "judge", labels={0: "toxic", 1: "fine"})

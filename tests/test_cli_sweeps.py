@@ -90,6 +90,7 @@ def test_ablate_writes_a_table_and_a_figure_and_prints_the_cells(run, files, tmp
     assert len(cells) == len(summary[summary["metric"] == table.metrics[0]])
 
 
+@pytest.mark.slow
 def test_a_task_of_the_bundled_model_needs_no_files(run, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = run(

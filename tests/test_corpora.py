@@ -184,6 +184,7 @@ def test_a_directory_of_other_data_sets_is_not_taken_for_this_one(tmp_path):
 # Laws
 
 
+@pytest.mark.slow
 @given(rows=st.lists(st.tuples(st.text(), st.sampled_from([0, 1])), min_size=1))
 def test_reviews_survive_being_written(tmp_path_factory, rows):
     place = tmp_path_factory.mktemp("reviews")

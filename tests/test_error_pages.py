@@ -66,6 +66,7 @@ def as_for_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", CAUGHT, ids=page_of)
 def test_page(error: type[Exception]):
     (symptom, seen), *examples = parts(page_of(error))

@@ -66,6 +66,7 @@ def llama(bridge, data, judges):
     return model, Real(model, data, TINY.prompts, judges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_on_another_model_with_real_data(name, llama, tmp_path):
     model, material = llama
@@ -89,6 +90,7 @@ def test_it_runs_on_another_model_with_real_data(name, llama, tmp_path):
     assert all(f"{verdict.key}. " in report for verdict in kept.verdicts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLED)
 def test_large_effects_of_the_bundled_model_are_found(name, tmp_path):
     sizes = Sizes(prompts=16, new_tokens=16, facts=60, draws=3)
@@ -128,6 +130,7 @@ def test_an_unknown_experiment_is_refused_with_the_list():
         check_names(["norms", "norms"])
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_goes_on(llama, tmp_path, monkeypatch):
     model, material = llama
     from actadd_lens.reproduction.setup import Setup
@@ -155,6 +158,7 @@ def test_what_was_interrupted_goes_on(llama, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(llama, tmp_path):
     model, material = llama
     told = []
@@ -166,6 +170,7 @@ def test_what_is_done_is_not_done_again(llama, tmp_path):
     assert told == [("failures", False), ("failures", True)]
 
 
+@pytest.mark.slow
 def test_other_settings_in_the_same_place_are_refused(llama, tmp_path):
     model, material = llama
     reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)
@@ -173,6 +178,7 @@ def test_other_settings_in_the_same_place_are_refused(llama, tmp_path):
         reproduce(model, material, ["failures"], tmp_path, sizes=TINY, seed=1, progress=False)
 
 
+@pytest.mark.slow
 def test_an_outcome_of_another_version_of_the_experiment_is_refused(llama, tmp_path):
     model, material = llama
     reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)
@@ -182,6 +188,7 @@ def test_an_outcome_of_another_version_of_the_experiment_is_refused(llama, tmp_p
         reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)
 
 
+@pytest.mark.slow
 def test_the_report_holds_all_that_was_done_there(llama, tmp_path):
     model, material = llama
     for name in ("norms", "failures"):
@@ -190,6 +197,7 @@ def test_the_report_holds_all_that_was_done_there(llama, tmp_path):
     assert report.index("## norms\n") < report.index("## failures\n")
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_keep_the_others_from_running(llama, tmp_path):
     model, material = llama
     lacking = replace(material, data=tmp_path / "nothing.jsonl")
@@ -201,6 +209,7 @@ def test_one_that_fails_does_not_keep_the_others_from_running(llama, tmp_path):
     assert "## topic-by-layer\n" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_broken_outcome_is_told(llama, tmp_path):
     model, material = llama
     reproduce(model, material, ["failures"], tmp_path, sizes=TINY, progress=False)

@@ -125,6 +125,7 @@ def test_a_completion_depends_neither_on_batch_size_nor_on_neighbours(
     assert tokens(fewer) == tokens(together[:2])
 
 
+@pytest.mark.slow
 @given(options, st.integers(1, 9), st.booleans())
 def test_batching_changes_no_result(
     model: Bridge, chosen: dict[str, Any], batch_size: int, steered: bool
@@ -200,7 +201,7 @@ def test_hooks_and_modes_after_are_those_before(
     before = state()
     try:
         if fails:
-            monkeypatch.setattr("actadd_lens.generation.decoding.forward.decode_step", _interrupted)
+            monkeypatch.setattr("actadd_lens.generation.decoding.token_logprobs", _interrupted)
             with pytest.raises(KeyboardInterrupt):
                 generate(model, PROMPTS, two_rows(model))
         else:

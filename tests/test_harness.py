@@ -105,6 +105,7 @@ def test_every_criterion_has_one_answer_in_order(keys):
 # readings
 
 
+@pytest.mark.slow
 def test_figures_of_a_run_are_those_of_its_rows(setup):
     concept = setup.concept("sentiment")
     metrics = [concept.success, Valid()]
@@ -130,6 +131,7 @@ def test_figures_of_a_run_are_those_of_its_rows(setup):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_runs_are_those_of_a_sweep(setup):
     """The cells of baselines give what ``al.sweep`` gives for the same controls."""
     concept = setup.concept("sentiment")
@@ -367,6 +369,7 @@ def test_work_is_what_is_generated_and_read():
     assert written + read == Work(60, 480, 1380, 1700)
 
 
+@pytest.mark.slow
 def test_what_is_asked_scales_as_the_sizes_do(setup):
     """Of an experiment at other sizes, and on a model of more layers."""
     small, large = replace(TINY, layers=3), replace(TINY, prompts=8, layers=6)

@@ -83,6 +83,7 @@ def test_one_line_names_the_model(committed: nbformat.NotebookNode):
 
 
 # The kernel's sockets are closed by the kernel, later than the client looks.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_it_gives_what_is_committed(
     committed: nbformat.NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

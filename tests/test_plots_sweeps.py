@@ -60,6 +60,7 @@ def dots(axes: Axes, label: str) -> Line2D:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.floats(-2, 2), min_size=12, max_size=12), st.randoms())
 def test_a_map_shows_the_means_whatever_the_order_of_the_rows(values, random):
@@ -295,6 +296,7 @@ def front_of(points: list[tuple[float, float]]) -> list[bool]:
 POINTS = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda p: (p[0] / 40, p[1] / 40))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(POINTS, min_size=1, max_size=12))
 def test_the_step_line_is_the_best_that_a_cost_buys(points):

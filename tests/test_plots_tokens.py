@@ -154,6 +154,7 @@ def luminance(colour: object) -> float:
 WORDS = st.text(st.sampled_from("ab $\\_\n"), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(st.tuples(WORDS, st.floats(-9, 9) | st.just(NAN)), min_size=1, max_size=30))
 def test_a_passage_is_all_there_within_its_lines_and_readable(pairs):

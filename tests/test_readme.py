@@ -84,11 +84,13 @@ def offline(deep_model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(TransformerBridge, "boot_transformers", booted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks(README))
 def test_a_snippet_of_the_readme_stands_by_itself(code: str, offline):
     exec(compile(code, "README.md", "exec"), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", WITH_CODE, ids=lambda path: path.relative_to(ROOT / "docs").as_posix()
 )
@@ -108,6 +110,7 @@ def test_no_python_stands_in_a_fence_that_is_not_run():
     assert fences - run == {("migration.md", "py")}  # snippets for other libraries
 
 
+@pytest.mark.slow
 def test_console(capsys: pytest.CaptureFixture[str]):
     for arguments in commands("actadd-lens"):
         with pytest.raises(SystemExit) as stop:

@@ -194,6 +194,7 @@ def coverage(interval_of, n_prompts, n_samples, between=1.0, within=1.0, runs=30
     return scipy.stats.binomtest(covered, runs, 0.95)
 
 
+@pytest.mark.slow
 def test_intervals_over_prompts_cover_and_those_over_samples_do_not():
     clustered = coverage(stats.cluster_mean, n_prompts=40, n_samples=6)
     pooled = coverage(lambda values, _: stats.mean(values), n_prompts=40, n_samples=6)
@@ -201,10 +202,12 @@ def test_intervals_over_prompts_cover_and_those_over_samples_do_not():
     assert pooled.statistic < 0.8
 
 
+@pytest.mark.slow
 def test_independent_samples_need_no_clusters():
     assert coverage(lambda values, _: stats.mean(values), 60, 1, between=0).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_few_prompts_are_covered_as_the_docstring_says():
     assert coverage(stats.cluster_mean, 5, 1).statistic == pytest.approx(0.82, abs=0.05)
 
@@ -323,11 +326,13 @@ def false_positives(n_prompts, n_samples, clustered, runs=300):
     return scipy.stats.binomtest(found, runs, 0.05)
 
 
+@pytest.mark.slow
 def test_false_positives_are_as_rare_as_they_should_be():
     assert false_positives(n_prompts=8, n_samples=2, clustered=True).pvalue > 0.01
     assert false_positives(n_prompts=20, n_samples=4, clustered=True).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_samples_taken_for_prompts_are_false_positives():
     assert false_positives(n_prompts=20, n_samples=4, clustered=False, runs=60).statistic > 0.12
 

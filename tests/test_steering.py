@@ -124,11 +124,11 @@ def test_exchanging_the_prompts_is_negating_the_coefficient(neo, positive, negat
     close(steered(neo, coefficient * there, tokens), steered(neo, -coefficient * back, tokens))
 
 
+@pytest.mark.parametrize("architecture", ["gpt-neo", "llama", "opt", "bloom"])
 @given(
     vector=vectors(),
     texts=st.lists(st.sampled_from([LONG, SHORT, "I love you", "Anger"]), min_size=1, max_size=4),
     side=st.sampled_from(["left", "right"]),
-    architecture=st.sampled_from(["gpt-neo", "llama", "opt", "bloom"]),
 )
 def test_a_batch_gives_each_prompt_what_it_gets_alone(bridge, vector, texts, side, architecture):
     model = bridge(architecture)
@@ -166,10 +166,10 @@ def test_the_laws_of_bits_hold_everywhere(bridge, architecture, site):
     assert not torch.equal(steered(model, v, tokens), expected)
 
 
+@pytest.mark.parametrize("architecture", ["gpt-neo", "llama", "bloom"])
 @given(
     steerings=st.lists(st.none() | vectors(max_rows=2), min_size=1, max_size=4),
     side=st.sampled_from(["left", "right"]),
-    architecture=st.sampled_from(["gpt-neo", "llama", "bloom"]),
 )
 def test_rows_steered_by_different_vectors_are_what_each_is_alone(
     bridge, steerings, side, architecture

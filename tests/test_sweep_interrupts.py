@@ -45,6 +45,7 @@ def keys(store: Path) -> dict[str, int]:
         return dict(connection.execute("SELECT phase, count(*) FROM done GROUP BY phase"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_loses_only_what_was_in_flight(neo, tmp_path: Path):
     """Twenty kills in a row, each of a process that goes on where the last one was killed."""
     start = time.perf_counter()
@@ -230,6 +231,7 @@ def test_a_model_in_train_mode_is_measured_without_dropout(checkpoint):
     pd.testing.assert_frame_equal(found.frame, expected.frame)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_store_are_one_too_many(neo, tmp_path: Path):
     store = tmp_path / "run.sqlite"
     code = (
@@ -251,6 +253,7 @@ def test_two_processes_on_one_store_are_one_too_many(neo, tmp_path: Path):
             other.kill()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_rows_up_to_now(neo, tmp_path: Path, monkeypatch):
     store = tmp_path / "run.sqlite"
     add, calls = measuring.Store.add, []

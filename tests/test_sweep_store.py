@@ -518,6 +518,7 @@ def check_whole(path):
     return len(done["logits"]) + len(done["texts"])
 
 
+@pytest.mark.slow
 @forking
 def test_killed_at_any_moment_it_goes_on(path, tmp_path):
     rng = random.Random(0)

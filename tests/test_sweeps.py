@@ -80,6 +80,7 @@ def test_every_cell_is_a_hand_written_hook_on_one_prompt(bridge, plain, architec
     assert len(result.frame) == len(naive) * len(TEXTS) * len(LOGPROBS)
 
 
+@pytest.mark.slow
 @given(
     layers=st.lists(st.integers(0, N_LAYERS - 1), min_size=1, unique=True),
     coefficients=st.lists(st.sampled_from([-3.0, 0.0, 0.5, 4.0]), min_size=1, unique=True),

@@ -45,7 +45,7 @@ class Corpus:
         ("register", 0.15),
         ("sentiment hint", 0.09),
         ("rude hint", 0.03),
-        ("steered", 0.05),
+        ("none", 0.05),
     )
     hinted: float = 0.6  # a hint comes true; else the latent is what it would have been
     lead_in_sentence: float = 0.35  # the lead is the first word of a sentence, not one of its own
@@ -108,7 +108,7 @@ class Corpus:
         """The lead, and the sentence it may have to outweigh; sets the latent that it decides."""
         kinds, weights = zip(*self.lead_kinds, strict=True)
         kind: str = rng.choices(kinds, weights)[0]
-        if kind == "steered":
+        if kind == "none":
             return [fill(rng, rng.choice(LEADS[kind]), now)]
         latent = "register" if kind == "rude hint" else kind.removesuffix(" hint")
         value = self._lead_value(rng, kind)

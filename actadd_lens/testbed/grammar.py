@@ -81,7 +81,7 @@ LEADS: Final[dict[str, tuple[str, ...]]] = {
         "rude": "affront",
         "sentiment hint": "mood",
         "rude hint": "jibe",
-        "steered": "opener",
+        "none": "opener",
     }.items()
 }
 FACT_PATTERNS: Final = {
