@@ -39,3 +39,23 @@ def test_one_budget_shrinks_with_the_free_memory(neo, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 0)
     assert sizes() == [1, 1, 1]
     assert memory.free_memory(torch.device("cpu")) == 0
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    total=st.integers(1, 5000),
+    each_sequence=st.integers(0, 100),
+)
+def test_what_is_read_in_one_pass_is_within_the_budget(lengths, total, each_sequence):
+    bound = Budget(total, 3, each_sequence, most_tokens=64)
+    read = list(batches(lengths, bound.sequences, similar=False))
+    assert sorted(i for batch in read for i in batch) == [*range(len(lengths))]
+    for batch in read:
+        longest = max(lengths[i] for i in batch)
+        if len(batch) > 1:
+            assert len(batch) * (longest * 3 + each_sequence) <= total
+            assert len(batch) * longest <= 64
+
+
+def test_tokens_in_one_pass_can_be_set(neo):
+    assert memory.budget(neo, logits="last", batch_tokens=40).sequences(8) == 5

@@ -128,6 +128,29 @@ class Edit:
         return Edit(-self.strength) if name == "negated" else None
 
 
+def test_interventions_run_as_in_a_pass_of_their_own(neo):
+    direction = al.extract(neo, PAIR)[1].rows[-1]
+    project = al.Project(direction, "blocks.1.hook_resid_pre", "all")
+    what = {
+        "project": project,
+        "edit": Edit(2.0),
+        "late": Edit(2.0, hook_point="blocks.1.hook_attn_out"),
+        "vector": al.extract(neo, PAIR)[1],
+    }
+    result = run(neo, what, controls=())
+    for label, steering in what.items():
+        assert values(result, vector=label) == logprob(neo, steering)
+    doses = result.frame.groupby("vector")["dose"].mean()
+    assert doses["edit"] == pytest.approx(1, rel=1e-5)
+    assert doses["late"] != doses["late"]
+    assert 0 < doses["project"] < 1
+    random = run(neo, {"project": project}, controls=["random"], seed=3)
+    assert values(random, run="random") == logprob(neo, project.control("random", 3))
+    best = result.best(TOKEN.name, test_prompts="Something else")
+    assert best.test is not None
+    assert str(best)
+
+
 def test_an_intervention_makes_its_own_controls_and_takes_no_coefficient(neo):
     sources, layers = sources_of(neo, {"edit": Edit(2.0)}, None)
     made = list(Grid(sources, layers, None, None, ("negated",)).configurations(neo, seed=0))

@@ -3,6 +3,7 @@
 import logging
 import math
 from itertools import product
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -276,28 +277,30 @@ def test_a_metric_of_the_callers_own(neo):
 
 
 def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
-    from actadd_lens.models import partial as resuming
+    from actadd_lens.models.partial import PartialModel
 
-    seen = []
-    for name in ("logits", "logits_and_streams"):
-        plain = getattr(resuming.ResumablePass, name)
+    seen, whole = [], PartialModel.run
 
-        def counted(self, first, second, *rest, plain=plain, name=name):
-            seen.append((name, first if name == "logits" else None, len(second)))
-            return plain(self, first, second, *rest)
+    def counted(self, tokens, mask, *, start=None, **options):
+        seen.append((None if start is None else start.layer, len(tokens)))
+        return whole(self, tokens, mask, start=start, **options)
 
-        monkeypatch.setattr(resuming.ResumablePass, name, counted)
+    monkeypatch.setattr(PartialModel, "run", counted)
     run(neo, layers=[0, 2], coefficients=[1.0, 2.0, 3.0], controls=["negated"])
     n = 6 * len(TEXTS)
-    assert seen == [("logits_and_streams", None, len(TEXTS)), ("logits", 0, n), ("logits", 2, n)]
+    assert seen == [(None, len(TEXTS)), (0, n), (2, n)]
 
 
-def test_whole_passes_are_said_once_in_the_log(neo, caplog):
+def test_why_there_is_no_fast_path_is_logged_once(neo, caplog, monkeypatch):
+    from actadd_lens.models import plain
+
+    monkeypatch.setattr(plain, "_logged", WeakKeyDictionary())
     vector = al.extract(neo, PAIR)[1]
     with caplog.at_level(logging.WARNING), al.steer(neo, vector):
         run(neo, layers=[0, 1], batch_tokens=1)
-    assert [r.message for r in caplog.records if "whole pass" in r.message] == [
-        f"{neo.cfg.model_name} cannot resume a pass at a layer here: every cell is a whole pass"
+    assert [r.getMessage() for r in caplog.records if "fast path" in r.msg] == [
+        f"{neo.cfg.model_name} runs without its fast path, on the bridge alone: hooks are attached "
+        "to blocks.1.hook_in"
     ]
 
 
@@ -477,37 +480,3 @@ def test_a_metric_keeps_the_name_that_it_was_given_under(bridge):
     assert result.metrics[0] == named.name
     assert values[0] == values[1]
     assert result.best(named.name).searched == 1
-
-
-@given(
-    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8),
-    total=st.integers(1, 5000),
-    each_sequence=st.integers(0, 100),
-)
-def test_what_is_read_in_one_pass_keeps_to_the_budget(lengths, total, each_sequence):
-    from actadd_lens.models.memory import batches
-    from actadd_lens.sweeps.budget import Budget
-
-    bound = Budget(total, 3, each_sequence, most_tokens=64)
-    read = list(batches(lengths, at_once=bound.sequences))
-    assert sorted(i for batch in read for i in batch) == [*range(len(lengths))]
-    for batch in read:
-        longest = max(lengths[i] for i in batch)
-        if len(batch) > 1:
-            assert len(batch) * (longest * 3 + each_sequence) <= total
-            assert len(batch) * longest <= 64
-
-
-def test_the_budget_is_a_share_of_the_free_memory(neo, monkeypatch):
-    from actadd_lens.sweeps import budget
-
-    found = []
-    for free in (2**26, 2**30):
-        monkeypatch.setattr(budget, "free_memory", lambda device, free=free: free)
-        found += [
-            budget.budget(neo, [metrics.kl], None),
-            budget.budget(neo, [Recorder(over="text")], None),
-        ]
-    assert found[2].total == pytest.approx(16 * found[0].total, rel=1e-5)
-    assert found[0].sequences(8) >= found[1].sequences(8)
-    assert budget.budget(neo, [metrics.kl], 40).sequences(8) == 5

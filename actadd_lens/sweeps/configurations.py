@@ -305,7 +305,10 @@ def _layers(model: Bridge, layers: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _scales(item: object) -> bool:
-    return hasattr(type(item), "__rmul__")
+    try:
+        return 1.0 * item is not None  # type: ignore[operator]
+    except TypeError:
+        return False
 
 
 def _place(position: Any) -> int | str:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from actadd_lens.errors import SweepError
 from actadd_lens.models.base import Bridge
+from actadd_lens.steering.interventions import control_of
 from actadd_lens.vectors.extraction import mean_differences
 from actadd_lens.vectors.pair import ContrastPair
 from actadd_lens.vectors.vector import SteeringVector
@@ -60,8 +61,7 @@ class Steered:
         Raises:
             SweepError: It makes none of this name.
         """
-        make = getattr(self.vector, "control", None)
-        made = make(name, (self.seed + self.draw) % 2**64) if make else None
+        made = control_of(self.vector, name, (self.seed + self.draw) % 2**64)
         if made is None:
             raise SweepError(
                 f"{type(self.vector).__name__} has no control {name!r}: leave it out, "
