@@ -298,10 +298,10 @@ def test_why_there_is_no_fast_path_is_logged_once(neo, caplog, monkeypatch):
     vector = al.extract(neo, PAIR)[1]
     with caplog.at_level(logging.WARNING), al.steer(neo, vector):
         run(neo, layers=[0, 1], batch_tokens=1)
-    assert [r.getMessage() for r in caplog.records if "fast path" in r.msg] == [
-        f"{neo.cfg.model_name} runs without its fast path, on the bridge alone: hooks are attached "
-        "to blocks.1.hook_in"
-    ]
+    [message] = [r.getMessage() for r in caplog.records if "fast path" in r.msg]
+    assert message.startswith(f"{neo.cfg.model_name} runs without its fast path, on the bridge")
+    assert "hooks are attached to" in message
+    assert "blocks.1.hook_in" in message
 
 
 def test_half_precision_streams_resume_in_their_own_dtype(half):

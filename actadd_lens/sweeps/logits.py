@@ -219,6 +219,8 @@ def _doses(run: Run, batch: Batch, clean: Clean) -> list[float]:
     for point in {stream_point(item) for item in run.steering}:
         together = [item for item in run.steering if stream_point(item) == point]
         stream = clean.streams[point]
+        if not all(item.additive or item.hook_point == point for item in together):
+            return [math.nan] * len(batch.prompts)  # it edits a tensor that is not the stream
         at = tokens_edited(together, batch.real)
         if all(item.additive for item in together):
             change = added(together, at, stream.shape[-1])
