@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
-from actadd_lens.reproduction.footprint import ROWS
-from actadd_lens.reproduction.presets import Shape
+from actadd_lens.models.footprint import ROWS
+from actadd_lens.models.presets import Shape
 from actadd_lens.reproduction.sizes import Sizes
 
 Axis = Literal["prompts", "documents", "facts", "repeats"]

@@ -231,7 +231,7 @@ def test_a_file_of_ones_own_registers_an_experiment(toy, llama, tmp_path):
     model, real = llama
     assert names()[-1] == "toy"
     assert toy is named("toy")
-    assert [criterion.text for criterion in toy.criteria][0] == "Yes if it does."
+    assert next(criterion.text for criterion in toy.criteria) == "Yes if it does."
     [saved] = reproduce(model, real, ["toy"], tmp_path, sizes=TINY, progress=False)
     assert [verdict.key for verdict in saved.verdicts] == ["Q1", "Q2"]
     assert "| Q2. Yes if it does so elsewhere. |" in (tmp_path / "report.md").read_text()
@@ -352,7 +352,5 @@ def test_one_that_fails_does_not_keep_the_others_from_running(toy, llama, tmp_pa
     model, real = llama
     lacking = replace(real, data=tmp_path / "nothing.jsonl")
     with pytest.raises(al.ExperimentError, match=r"1 of 2 experiments failed: sentiment-shift: .*"):
-        reproduce(
-            model, lacking, ["sentiment-shift", "toy"], tmp_path, sizes=TINY, progress=False
-        )
+        reproduce(model, lacking, ["sentiment-shift", "toy"], tmp_path, sizes=TINY, progress=False)
     assert "## toy\n" in (tmp_path / "report.md").read_text()

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens.reproduction import footprint as rooms
-from actadd_lens.reproduction.footprint import check_memory, footprint
-from actadd_lens.reproduction.presets import PRESETS, shape_of
+from actadd_lens.models import footprint as rooms
+from actadd_lens.models.footprint import check_memory, footprint
+from actadd_lens.models.presets import PRESETS, shape_of
 
 GIB = 2**30
 shapes = st.sampled_from([preset.shape for preset in PRESETS.values()])

@@ -13,8 +13,8 @@ from actadd_lens.cli.options import loaded
 from actadd_lens.cli.terminal import status, table
 
 if TYPE_CHECKING:
-    from actadd_lens.reproduction.registry import Experiment
     from actadd_lens.reproduction.outcome import SavedOutcome
+    from actadd_lens.reproduction.registry import Experiment
 
 
 @cli.command()
@@ -69,7 +69,8 @@ def reproduce(
     report. On the testbed all of them take some minutes; with a real model and the real data they
     are at the paper's scale (see docs/scale.md).
     """
-    from actadd_lens.reproduction.registry import check_names, named, names as known
+    from actadd_lens.reproduction.registry import check_names, named
+    from actadd_lens.reproduction.registry import names as known
 
     if listed:
         table([(name, named(name).question) for name in known()])
@@ -157,8 +158,8 @@ def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any,
     import torch
 
     from actadd_lens.models.load import load_model
-    from actadd_lens.reproduction.footprint import ROWS, check_memory
-    from actadd_lens.reproduction.presets import PRESETS
+    from actadd_lens.models.footprint import ROWS, check_memory
+    from actadd_lens.models.presets import PRESETS
     from actadd_lens.sweeps.budget import free_memory
 
     device, dtype, n_devices = (options[name] for name in ("device", "dtype", "n_devices"))

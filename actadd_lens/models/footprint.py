@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 
 from actadd_lens.errors import ModelLoadError, PromptError
-from actadd_lens.reproduction.presets import PRESETS, Shape, shape_of
+from actadd_lens.models.presets import PRESETS, Shape, shape_of
 from actadd_lens.sweeps.budget import free_memory
 
 ROWS = 128
