@@ -253,9 +253,9 @@ def test_what_cannot_be_registered_is_refused(toy):
         register(name="toy")
     with pytest.raises(al.ExperimentError, match="new has no criteria"):
         register(criteria={})
-    with pytest.raises(al.ExperimentError, match="the criterion 'one': .* needs a key such as F1"):
+    with pytest.raises(al.ExperimentError, match=r"the criterion 'one': .* needs a key such as F1"):
         register(criteria={"one": "It is."})
-    with pytest.raises(al.ExperimentError, match=r"new has no function decorated with \.judge"):
+    with pytest.raises(al.ExperimentError, match=r"has no function decorated with \.judge"):
         register().verdicts(Measured({}))
 
 
@@ -291,7 +291,7 @@ def test_what_is_measured_is_not_measured_again(toy, llama, tmp_path, monkeypatc
     with pytest.raises(ZeroDivisionError):
         reproduce(model, real, ["toy"], tmp_path, sizes=TINY, progress=False)
     monkeypatch.setattr(Setup, "measure", None)
-    toy.draw(named("norms")._parts["draw"])
+    toy.draw(named("norms").figure)
     with pytest.raises(KeyError):  # it has come as far as drawing
         reproduce(model, real, ["toy"], tmp_path, sizes=TINY, progress=False)
 

@@ -175,7 +175,7 @@ def test_two_clean_runs_are_not_taken_for_one(setup):
 def test_changes_of_shares_are_in_points():
     change = Change(-0.5, -0.75, 0.0, 8, 0)
     assert format_interval(change, share=True) == "-50 points [-75, +0]"
-    assert format_intervals({"a": change, "b": change}, share=True).count("points") == 2
+    assert format_intervals({"a": change, "b": change}).count("points") == 2
 
 
 def test_a_setting_that_is_not_known_is_searched_on_the_selection_prompts(setup, monkeypatch):

@@ -127,7 +127,7 @@ class DataSet(Protocol):
 
     @property
     def filler(self) -> str:
-        """A sentence in front of a question, for a vector that must not be added to the question."""
+        """A sentence in front of a question, so that a vector is not added to the question."""
 
     @property
     def coherence(self) -> CompletionMetric:

@@ -159,13 +159,22 @@ def format_interval(interval: Interval, *, share: bool = False, n: bool = False)
     return f"{mean}{unit} [{low}, {high}]{size}"
 
 
-def format_intervals(intervals: Mapping[str, Interval], *, share: bool = False) -> str:
-    """Several intervals, with their names.
+def percent(interval: Interval, *, n: bool = False) -> str:
+    """A share, or a change of one, with its interval.
 
-    >>> format_intervals({"a": Interval(0.5, 0.25, 0.75, 8)}, share=True)
+    >>> percent(Interval(0.5, 0.25, 0.75, 8), n=True)
+    '50 % [25, 75], n = 8'
+    """
+    return format_interval(interval, share=True, n=n)
+
+
+def format_intervals(shares: Mapping[str, Interval]) -> str:
+    """Several shares, or changes of them, with their names.
+
+    >>> format_intervals({"a": Interval(0.5, 0.25, 0.75, 8)})
     'a 50 % [25, 75]'
     """
-    return "; ".join(f"{name} {format_interval(i, share=share)}" for name, i in intervals.items())
+    return "; ".join(f"{name} {percent(i)}" for name, i in shares.items())
 
 
 def as_measurements(rows: pd.DataFrame, shares: Sequence[str] = ()) -> Measurements:

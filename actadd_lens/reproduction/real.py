@@ -12,10 +12,10 @@ from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics import ContainsAny, Fluency, Relevance, Repetition, Sentiment, Toxicity
 from actadd_lens.metrics.registry import CompletionMetric
 from actadd_lens.models.bridge import Bridge
+from actadd_lens.models.presets import PRESETS, shape_of
 from actadd_lens.models.tokens import ContrastPair, as_pair, encode
 from actadd_lens.reproduction import data
 from actadd_lens.reproduction.concepts import PAPER, Concept, Fact
-from actadd_lens.models.presets import PRESETS, shape_of
 from actadd_lens.reproduction.vocabulary import FILLER, OPEN_PROMPTS, OPENINGS, PAIRS, WORDS
 
 PROMPT_TOKENS: Final = 32

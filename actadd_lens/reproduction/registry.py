@@ -23,7 +23,7 @@ from functools import cache
 from importlib import import_module
 from inspect import cleandoc
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -33,7 +33,17 @@ from actadd_lens.reproduction.criteria import Criterion, Verdict, check_answered
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.setup import Setup
 
+Judge: TypeAlias = Callable[[Measured], list[Verdict]]
+Tabulate: TypeAlias = Callable[[Measured], pd.DataFrame]
+Draw: TypeAlias = Callable[[Measured], Figure]
 _REGISTERED: "dict[str, Experiment]" = {}
+
+
+def _lacking(part: str) -> Callable[[Measured], Any]:
+    def function(_: Measured) -> None:
+        raise ExperimentError(f"the experiment has no function decorated with .{part}: add one")
+
+    return function
 
 
 @dataclass(eq=False)
@@ -55,7 +65,11 @@ class Experiment:
     """Raised whenever the same settings would give other measurements."""
     measure: Callable[[Setup], Measured]
     """Runs the model."""
-    _parts: dict[str, Callable[[Measured], Any]] = field(default_factory=dict)
+    table: Tabulate = field(default=_lacking("tabulate"))
+    """Makes the table of the report, as text with intervals."""
+    figure: Draw = field(default=_lacking("draw"))
+    """Draws the figure of the report."""
+    _judge: Judge = field(default=_lacking("judge"))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -63,51 +77,30 @@ class Experiment:
         criteria = {criterion.key: criterion.text for criterion in self.criteria}
         return {"name": self.name, "version": self.version, "criteria": criteria}
 
-    def judge(
-        self, function: Callable[[Measured], list[Verdict]]
-    ) -> Callable[[Measured], list[Verdict]]:
-        """Decorates the function that answers the criteria."""
-        self._parts["judge"] = function
-        return function
-
-    def tabulate(
-        self, function: Callable[[Measured], pd.DataFrame]
-    ) -> Callable[[Measured], pd.DataFrame]:
-        """Decorates the function that makes the table of the report, as text with intervals."""
-        self._parts["tabulate"] = function
-        return function
-
-    def draw(self, function: Callable[[Measured], Figure]) -> Callable[[Measured], Figure]:
-        """Decorates the function that draws the figure of the report."""
-        self._parts["draw"] = function
-        return function
-
     def verdicts(self, measured: Measured) -> list[Verdict]:
         """One verdict for each criterion, in order.
 
         Raises:
             ExperimentError: The verdicts answer other criteria, or there is no judge.
         """
-        verdicts: list[Verdict] = self._part("judge")(measured)
+        verdicts = self._judge(measured)
         check_answered(self.criteria, verdicts)
         return verdicts
 
-    def table(self, measured: Measured) -> pd.DataFrame:
-        """The table of the report."""
-        found: pd.DataFrame = self._part("tabulate")(measured)
-        return found
+    def judge(self, function: Judge) -> Judge:
+        """Decorates the function that answers the criteria."""
+        self._judge = function
+        return function
 
-    def figure(self, measured: Measured) -> Figure:
-        """The figure of the report."""
-        found: Figure = self._part("draw")(measured)
-        return found
+    def tabulate(self, function: Tabulate) -> Tabulate:
+        """Decorates the function that makes the table."""
+        self.table = function
+        return function
 
-    def _part(self, name: str) -> Callable[[Measured], Any]:
-        if name not in self._parts:
-            raise ExperimentError(
-                f"the experiment {self.name} has no function decorated with .{name}: add one"
-            )
-        return self._parts[name]
+    def draw(self, function: Draw) -> Draw:
+        """Decorates the function that draws the figure."""
+        self.figure = function
+        return function
 
 
 def experiment(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -308,6 +308,18 @@ class Setup:
                 provenance={**found.provenance, "metrics": known},
             )
         )
+
+    def measure_each(
+        self,
+        concepts: Mapping[str, Concept],
+        cells: Callable[[Concept], Sequence[Cell]],
+        *scores: str,
+    ) -> dict[str, Measurements]:
+        """``measure`` on the test prompts of each concept, with some of its ``scores``."""
+        return {
+            name: self.measure(name, cells(c), c.test, self.scores(c, *scores))
+            for name, c in concepts.items()
+        }
 
     def describe(self, concept: Concept) -> dict[str, str]:
         """Lines of a set-up: the concept's pair, layer and coefficient, and prompts."""

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens import plots
-from actadd_lens.reproduction.measurements import Measurements, format_interval
+from actadd_lens.reproduction.measurements import Measurements, percent
 from actadd_lens.reproduction.outcome import Measured
 
 WITHOUT_AXIS = ("clean", "mean difference", "prompted", "negated")
@@ -45,7 +45,7 @@ def along_axis(
     """
 
     def text(run: str, **labels: Any) -> str:
-        return format_interval(part.value(metric, run, **labels), share=True)
+        return percent(part.value(metric, run, **labels))
 
     first = next(iter(columns))
     table = [

@@ -1,4 +1,4 @@
-"""Where records come from: files of several kinds, or the hub; and where each of them stands."""
+"""Where records come from: files of several kinds, or the hub, each record with its place."""
 
 import json
 import re
@@ -45,7 +45,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Record:
-    """A record that knows where it stands, so that an error can say it."""
+    """A record with its place, so that an error can name it."""
 
     place: str
     value: Any
@@ -150,7 +150,7 @@ def locate(corpus: Corpus, source: Source) -> Path | str:
     if isinstance(source, str) and not name.endswith(tuple(READERS)) and is_hub_name(name):
         return name
     raise DataError(
-        f"no file or directory {name}, and it is no name on the Hugging Face hub (owner/name): "
+        f"no file or directory {name}, and it is not a name on the Hugging Face hub (owner/name): "
         f"{_remedy(corpus)}"
     )
 
@@ -202,7 +202,7 @@ def _files(corpus: Corpus, place: Path, **names: str) -> list[Path]:
     if place.is_file():
         if place.suffix in READERS:
             return [place]
-        raise DataError(f"{place} is of no known kind: give a file in {', '.join(READERS)}")
+        raise DataError(f"{place} is of an unknown kind: give a file in {', '.join(READERS)}")
     patterns = [pattern.format(**names) for pattern in corpus.patterns]
     for pattern in patterns:
         if found := sorted(path for path in place.glob(pattern) if path.is_file()):

@@ -17,6 +17,7 @@ from actadd_lens.reproduction.measurements import (
     Measurements,
     format_interval,
     format_intervals,
+    percent,
 )
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
@@ -184,11 +185,7 @@ def judge(m: Measured) -> list[Verdict]:
             f"cosine {format_interval(cosine)}, explained {format_interval(explained)}; of the "
             f"random pair {format_interval(random)}",
         ),
-        Verdict(
-            "Q3",
-            preserved(coherence, part.value("coherence", "clean")),
-            format_interval(coherence, share=True),
-        ),
+        Verdict("Q3", preserved(coherence, part.value("coherence", "clean")), percent(coherence)),
         _survive("Q4", alone, apart),
     ]
 
@@ -199,7 +196,7 @@ def _survive(key: str, alone: Mapping[str, Interval], both: Mapping[str, Interva
     return Verdict(
         key,
         lasts if all(i.mean > 0 for i in alone.values()) else None,
-        f"alone {format_intervals(alone, share=True)}; both {format_intervals(both, share=True)}",
+        f"alone {format_intervals(alone)}; both {format_intervals(both)}",
     )
 
 

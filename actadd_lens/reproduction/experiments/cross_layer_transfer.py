@@ -6,12 +6,9 @@ from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from actadd_lens import plots
 from actadd_lens.models import bridge
-from actadd_lens.plots.cells import percent
-from actadd_lens.plots.marks import band, clean_level, label_y, legend
-from actadd_lens.plots.style import COLOURS, CONTROL_COLOUR, drawing, panel_axes, plain
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, decide
 from actadd_lens.reproduction.measurements import Change, Measurements, format_intervals
@@ -29,12 +26,6 @@ COLUMNS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     MATCHED: ("steered", {"norms": MATCHED}),
     "random vector": ("random", {"norms": RAW}),
 }
-LINES: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
-    "steered, as recorded": ("steered", RAW, {"color": COLOURS[0], "marker": "o"}),
-    "steered, norm-matched": ("steered", MATCHED, {"color": COLOURS[1], "marker": "s"}),
-    "random, norms as recorded": ("random", RAW, {"color": CONTROL_COLOUR, "linestyle": "--"}),
-}
-"""Of the figure: run and norms of each, and its look."""
 
 
 @experiment(
@@ -75,16 +66,8 @@ def cross_layer_transfer(setup: Setup) -> Measured:
     concepts = setup.concepts()
     own = {name: setup.setting(c)[0] for name, c in concepts.items()}
     early = {name: max(1, round(2 * t / 20)) for name, t in own.items()}
-    return Measured(
-        {
-            name: setup.measure(
-                name, _cells(setup, c, early[name]), c.test, setup.scores(c, "success")
-            )
-            for name, c in concepts.items()
-        },
-        notes={"own": own, "early": early},
-        facts=setup.describe_all(concepts),
-    )
+    parts = setup.measure_each(concepts, lambda c: _cells(setup, c, early[c.name]), "success")
+    return Measured(parts, {"own": own, "early": early}, setup.describe_all(concepts))
 
 
 def _cells(setup: Setup, concept: Concept, early: int) -> list[Cell]:
@@ -138,15 +121,15 @@ def judge(m: Measured) -> list[Verdict]:
     by_length = decide(all(i.low > 0 for i in matched.values()), *matched.values())
     known = all(above[name] >= 0 and at_t[name] > 0 for name in own)
     return [
-        Verdict("F1", nothing if from_0 and works else None, format_intervals(at_0, share=True)),
+        Verdict("F1", nothing if from_0 and works else None, format_intervals(at_0)),
         Verdict(
             "F2",
             in_part if between else None,
             f"layer {', '.join(f'{s} (t = {own[name]})' for name, s in early.items())}: "
-            f"against clean {format_intervals(partial, share=True)}; against layer t's "
-            f"{format_intervals(short, share=True)}",
+            f"against clean {format_intervals(partial)}; against layer t's "
+            f"{format_intervals(short)}",
         ),
-        Verdict("Q1", by_length if from_0 else None, format_intervals(matched, share=True)),
+        Verdict("Q1", by_length if from_0 else None, format_intervals(matched)),
         Verdict(
             "Q2",
             all(above[name] >= at_t[name] / 2 for name in own) if known else None,
@@ -180,23 +163,15 @@ def tabulate(m: Measured) -> pd.DataFrame:
 
 @cross_layer_transfer.draw
 def draw(m: Measured) -> Figure:
-    """Success against the recording layer, a panel for each concept."""
-    summary = percent(m.summary, "%")
-    with drawing() as figure:
-        axes, _ = panel_axes(figure, len(m.parts))
-        for ax, (concept, t) in zip(axes, m.notes["own"].items(), strict=True):
-            cells = summary[summary["part"] == concept]
-            for label, (name, norms, look) in LINES.items():
-                line = cells[(cells["run"] == name) & (cells["norms"] == norms)]
-                line = line.astype({"recorded": float}).sort_values("recorded")
-                band(
-                    ax, line["recorded"], line["low"], line["high"], color=look["color"], alpha=0.18
-                )
-                ax.plot(line["recorded"], line["mean"], label=label, clip_on=False, **look)
-            ax.axvline(t, color="0.5", linewidth=0.8, linestyle=":", label="injection layer t")
-            clean_level(ax, cells[cells["run"] == "clean"])
-            ax.set(title=plain(concept), xlabel="recording layer")
-            ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
-        label_y(axes[:1], "completions as wanted", "%", summary)
-        legend(figure, axes, note(summary))
+    """Success against the recording layer, a panel for each concept and kind of norms."""
+    summary = m.summary[m.summary["run"].isin(["steered", "random", "clean"])]
+    t = ", ".join(f"{layer} for {name}" for name, layer in m.notes["own"].items())
+    figure = plots.layer_profile(
+        summary.drop(columns="metric").assign(layer=summary["recorded"], position=summary["norms"]),
+        ylabel="completions as wanted",
+        unit="%",
+        note=f"{note(summary)}; injection layer t: {t}",
+    )
+    for ax in figure.axes:
+        ax.set_xlabel("recording layer")
     return figure

@@ -11,7 +11,7 @@ from actadd_lens import plots
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import CompletionMetric
 from actadd_lens.reproduction.criteria import Verdict, decide, preserved
-from actadd_lens.reproduction.measurements import format_interval
+from actadd_lens.reproduction.measurements import format_interval, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
@@ -78,16 +78,12 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(fewer.high < 0 and over.high < 0, fewer, over),
-            f"rude {format_interval(before['rude'], share=True)} -> "
-            f"{format_interval(part.value('rude'), share=True, n=True)}; change "
-            f"{format_interval(fewer, share=True)}, over random "
-            f"{format_interval(over, share=True)}",
+            f"rude {percent(before['rude'])} -> "
+            f"{percent(part.value('rude'), n=True)}; change "
+            f"{percent(fewer)}, over random "
+            f"{percent(over)}",
         ),
-        Verdict(
-            "F2",
-            preserved(coherent, before["coherence"]),
-            format_interval(coherent, share=True),
-        ),
+        Verdict("F2", preserved(coherent, before["coherence"]), percent(coherent)),
         Verdict(
             "F3",
             preserved(relevant, before["relevance"]),
@@ -98,7 +94,7 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "Q1",
             decide(not prompting.low > 0, prompting),
-            f"rude, steered against prompted: {format_interval(prompting, share=True)}",
+            f"rude, steered against prompted: {percent(prompting)}",
         ),
     ]
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from actadd_lens import plots
 from actadd_lens.models.tokens import ContrastPair
 from actadd_lens.reproduction.criteria import Verdict, decide
-from actadd_lens.reproduction.measurements import format_interval
+from actadd_lens.reproduction.measurements import format_interval, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import OF_VECTOR, Setup
@@ -96,15 +96,10 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(contrast.low > 0, contrast),
-            f"alone {alone}, pair {pair}; change {format_interval(contrast, share=True)}; without "
-            f"BOS {no_bos}",
+            f"alone {alone}, pair {pair}; change {percent(contrast)}; without BOS {no_bos}",
         ),
-        Verdict(
-            "F2",
-            decide(wanted.low <= 0, wanted) if works else None,
-            format_interval(wanted, share=True),
-        ),
-        Verdict("F3", decide(broken.high < 0, broken), format_interval(broken, share=True)),
+        Verdict("F2", decide(wanted.low <= 0, wanted) if works else None, percent(wanted)),
+        Verdict("F3", decide(broken.high < 0, broken), percent(broken)),
     ]
 
 

@@ -1,17 +1,15 @@
 """Facts that the model knows."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from actadd_lens import plots
 from actadd_lens.analysis.facts import answer_ranks
-from actadd_lens.plots.marks import band, legend, log_ticks
-from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, panel_axes
 from actadd_lens.reproduction.concepts import Concept, Fact
 from actadd_lens.reproduction.criteria import Verdict, all_of, decide, preserved
-from actadd_lens.reproduction.measurements import Measurements, as_measurements, format_interval
+from actadd_lens.reproduction.measurements import Measurements, as_measurements, percent, rank
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
@@ -21,13 +19,6 @@ from actadd_lens.sweeps.cells import Cell
 LOGPROB = "answer_logprob"
 KS = (1, 2, 5, 10, 20, 50, 100)
 ON_QUESTION, ON_FILLER = "on the question", "on filler in front"
-LOOKS: dict[str, dict[str, Any]] = {
-    "random": {"color": CONTROL_COLOUR, "linestyle": "--"},
-    "mean difference": {"color": COLOURS[2], "marker": "^"},
-    "prompted": {"color": COLOURS[1], "marker": "s"},
-    "steered": {"color": COLOURS[0], "marker": "o"},
-    "clean": {"color": CLEAN_COLOUR, "linestyle": ":"},
-}
 
 
 @experiment(
@@ -115,7 +106,7 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "Q1",
             decide(not any(i.high < 0 for i in prompting.values()), *prompting.values()),
-            "; ".join(f"{name} {format_interval(i, share=True)}" for name, i in prompting.items()),
+            "; ".join(f"{name} {percent(i)}" for name, i in prompting.items()),
         ),
     ]
 
@@ -138,8 +129,7 @@ def _stays(key: str, parts: Mapping[str, Measurements], ks: Sequence[int]) -> Ve
         ),
         "largest fall: "
         + "; ".join(
-            f"{name} P@{k} {format_interval(falls[name][k], share=True, n=True)}"
-            for name, k in largest.items()
+            f"{name} P@{k} {percent(falls[name][k], n=True)}" for name, k in largest.items()
         ),
     )
 
@@ -148,38 +138,25 @@ def _stays(key: str, parts: Mapping[str, Measurements], ks: Sequence[int]) -> Ve
 def tabulate(m: Measured) -> pd.DataFrame:
     """A line for each vector and run, columns for each kind of text."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
-    for name, place, part in _parts(m, [ON_QUESTION, ON_FILLER]):
-        for row in part.by_run(["P@1", LOGPROB]).to_dict("records"):
-            line = lines.setdefault((name, row["run"]), {"vector": name, "run": row["run"]})
-            line |= {f"P@1, {place}": row["P@1"], f"log-prob (nats), {place}": row[LOGPROB]}
-    return pd.DataFrame(list(lines.values()))
-
-
-def _parts(m: Measured, places: Sequence[str]) -> Iterator[tuple[str, str, Measurements]]:
-    for place in places:
+    for place in (ON_QUESTION, ON_FILLER):
         for name, part in _at(m, place).items():
-            yield name, place, part
+            for row in part.by_run(["P@1", LOGPROB]).to_dict("records"):
+                line = lines.setdefault((name, row["run"]), {"vector": name, "run": row["run"]})
+                line |= {f"P@1, {place}": row["P@1"], f"log-prob (nats), {place}": row[LOGPROB]}
+    return pd.DataFrame(list(lines.values()))
 
 
 @knowledge.draw
 def draw(m: Measured) -> Figure:
-    """P@K against K, a column of panels for each vector, a row for each kind of text."""
-    ks = m.notes["ks"]
-    panels = [*_parts(m, [ON_QUESTION, ON_FILLER])]
-    with drawing() as figure:
-        axes, per_row = panel_axes(figure, len(panels), (2.3, 2.4))
-        for ax, (name, place, part) in zip(axes, panels, strict=True):
-            here = part.summary[part.summary["metric"] != LOGPROB]
-            for run, look in LOOKS.items():
-                own = 100 * here[here["run"] == run].set_axis(ks)[["mean", "low", "high"]]
-                at = own.index.to_series()
-                band(ax, at, own["low"], own["high"], color=look["color"], alpha=0.15)
-                ax.plot(at, own["mean"], label=run, clip_on=False, **look)
-            ax.set_title(f"{name},\nvector {place}")
-            ax.set_xlabel("K")
-            log_ticks(ax.xaxis, ks)
-        for ax in axes[::per_row]:
-            ax.set_ylabel("P@K (% of facts)")
-        axes[0].set_ylim(-3, 103)
-        legend(figure, axes, f"bands: {note(m.summary, 'facts')}")
-    return figure
+    """P@K by K, a panel for each vector and kind of text."""
+    summary = m.summary[m.summary["metric"] != LOGPROB]
+    summary = summary.iloc[rank(summary["run"]).argsort(kind="stable")]
+    return plots.bars(
+        summary.drop(columns=["metric", "layer", "coefficient", "position"]).assign(
+            pair=summary["part"],
+            K=summary["metric"].str.removeprefix("P@"),
+            condition=summary["run"],
+            run="steered",
+        ),
+        x="K", group="condition", ylabel="P@K", unit="%", note=note(summary, "facts"),
+    )  # fmt: skip

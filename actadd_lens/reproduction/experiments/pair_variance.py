@@ -1,7 +1,7 @@
 """Other contrast pairs of the same concept."""
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import pandas as pd
@@ -13,7 +13,7 @@ from actadd_lens.plots.marks import interval, legend
 from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, plain
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least
-from actadd_lens.reproduction.measurements import format_interval
+from actadd_lens.reproduction.measurements import percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
@@ -59,23 +59,20 @@ def pair_variance(setup: Setup) -> Measured:
     """Measure every pair of every concept."""
     names = ("sentiment", setup.data.topics[0], "register")
     concepts = {name: c.thinned(THINNED) for name, c in setup.concepts(*names).items()}
-    parts, found = {}, {}
-    for name, concept in concepts.items():
-        layer, _ = setup.setting(concept)
-        vectors = {k: setup.vector(p, layer) for k, p in labelled(concept.pairs).items()}
-        found[name] = {label: _cosine(label, vectors) for label in vectors}
-        parts[name] = setup.measure(
-            name,
-            _cells(setup, concept, vectors),
-            concept.test,
-            setup.scores(concept, "success", "coherence"),
-        )
+    parts = setup.measure_each(concepts, partial(_cells, setup), "success", "coherence")
+    vectors = {name: _vectors(setup, concept) for name, concept in concepts.items()}
+    found = {name: {k: _cosine(k, own) for k in own} for name, own in vectors.items()}
     return Measured(parts, {"cosines": found}, setup.describe_all(concepts))
 
 
-def _cells(setup: Setup, concept: Concept, vectors: Mapping[str, SteeringVector]) -> list[Cell]:
+def _vectors(setup: Setup, concept: Concept) -> dict[str, SteeringVector]:
+    layer, _ = setup.setting(concept)
+    return {label: setup.vector(pair, layer) for label, pair in labelled(concept.pairs).items()}
+
+
+def _cells(setup: Setup, concept: Concept) -> list[Cell]:
     """The clean run, the mean difference, and every pair with its controls."""
-    _, c = setup.setting(concept)
+    vectors, (_, c) = _vectors(setup, concept), setup.setting(concept)
     of_all = (CLEAN, "mean_difference")
     cells = [cell for cell in setup.baselines(concept) if cell.labels["run"] in of_all]
     # Pairs that have their positive prompt in common share its run.
@@ -156,8 +153,8 @@ def tabulate(m: Measured) -> pd.DataFrame:
                 "sd": f"{100 * pairs['success'].std():.0f} points",
                 "worst": worst,
                 "best": best,
-                **{run: format_interval(value, share=True) for run, value in values.items()},
-                "mean difference, coherent": format_interval(coherent, share=True),
+                **{run: percent(value) for run, value in values.items()},
+                "mean difference, coherent": percent(coherent),
                 "n": str(values["clean"].n),
             }
         )

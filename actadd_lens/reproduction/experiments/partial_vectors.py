@@ -1,5 +1,6 @@
 """Vectors with a part of their residual dimensions."""
 
+from functools import partial
 from math import isnan, nan
 from typing import Any, Final
 
@@ -49,10 +50,7 @@ def partial_vectors(setup: Setup) -> Measured:
     concepts, width = setup.concepts(), bridge.d_model(setup.model)
     counts = ", ".join(str(_count(share, width)) for share in SHARES)
     return Measured(
-        {
-            name: setup.measure(name, _cells(setup, c), c.test, setup.scores(c, "success"))
-            for name, c in concepts.items()
-        },
+        setup.measure_each(concepts, partial(_cells, setup), "success"),
         facts={**setup.describe_all(concepts), "dimensions": f"{width}; parts of {counts}"},
     )
 
@@ -88,7 +86,7 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(all(i.low > 0 for i in grown.values()), *grown.values()),
-            format_intervals(grown, share=True),
+            format_intervals(grown),
         ),
         Verdict(
             "F2",

@@ -1,5 +1,7 @@
 """The position of a vector in the prompt."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -39,15 +41,8 @@ FRONT, _, BACK = ANCHORS
 def positions(setup: Setup) -> Measured:
     """Measure both vectors at every position."""
     concepts = setup.concepts()
-    return Measured(
-        {
-            name: setup.measure(
-                name, _cells(setup, c), c.test, setup.scores(c, "success", "coherence")
-            )
-            for name, c in concepts.items()
-        },
-        facts=setup.describe_all(concepts),
-    )
+    parts = setup.measure_each(concepts, partial(_cells, setup), "success", "coherence")
+    return Measured(parts, facts=setup.describe_all(concepts))
 
 
 def _cells(setup: Setup, concept: Concept) -> list[Cell]:
@@ -78,19 +73,17 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(all(i.low > 0 for i in gain.values()), *gain.values()),
-            format_intervals(gain, share=True),
+            format_intervals(gain),
         ),
         Verdict(
             "F2",
             decide(any(i.high < 0 for i in spoilt.values()), *spoilt.values()),
-            format_intervals(spoilt, share=True),
+            format_intervals(spoilt),
         ),
         Verdict(
             "Q1",
             decide(at_least(0.05, ahead), *(i for own in reached.values() for i in own.values())),
-            "; ".join(
-                f"{name}: {format_intervals(own, share=True)}" for name, own in reached.items()
-            ),
+            "; ".join(f"{name}: {format_intervals(own)}" for name, own in reached.items()),
         ),
     ]
 

@@ -6,12 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens.reproduction.criteria import Verdict, decide
-from actadd_lens.reproduction.measurements import (
-    Change,
-    Measurements,
-    format_interval,
-    mean_change,
-)
+from actadd_lens.reproduction.measurements import Change, Measurements, format_interval, mean_change
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.perplexities import (
     METRIC,

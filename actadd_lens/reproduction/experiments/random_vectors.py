@@ -9,14 +9,7 @@ from matplotlib.figure import Figure
 
 from actadd_lens.metrics import relative_kl
 from actadd_lens.plots.marks import clean_level, interval, legend, log_ticks
-from actadd_lens.plots.style import (
-    COLOURS,
-    CONTROL_COLOUR,
-    MARKERS,
-    drawing,
-    panel_axes,
-    wrapped,
-)
+from actadd_lens.plots.style import COLOURS, CONTROL_COLOUR, MARKERS, drawing, panel_axes, wrapped
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, decide
 from actadd_lens.reproduction.measurements import (
@@ -26,6 +19,7 @@ from actadd_lens.reproduction.measurements import (
     as_measurements,
     format_interval,
     interval_in,
+    percent,
 )
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
@@ -128,19 +122,16 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(share.low > 0.5, share),
-            f"on {sum(larger)} of {len(larger)} prompts, {format_interval(share, share=True)}; "
+            f"on {sum(larger)} of {len(larger)} prompts, {percent(share)}; "
             f"KL/entropy {format_interval(first_random)} random, {format_interval(first)} steered",
         ),
         Verdict(
-            "F2",
-            decide(gain.low <= 0, gain) if works else None,
-            f"change {format_interval(gain, share=True, n=True)}",
+            "F2", decide(gain.low <= 0, gain) if works else None, f"change {percent(gain, n=True)}"
         ),
         Verdict(
             "Q1",
             decide(max(draws) < own.low, own),
-            f"{format_interval(own, share=True, n=True)}; draws {100 * min(draws):.0f} to "
-            f"{100 * max(draws):.0f} %",
+            f"{percent(own, n=True)}; draws {100 * min(draws):.0f} to {100 * max(draws):.0f} %",
         ),
     ]
 

@@ -5,12 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
-from actadd_lens.plots.marks import band, label_y, legend
-from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, panel_axes
+from actadd_lens import plots
 from actadd_lens.reproduction.criteria import Verdict, at_least, decide
-from actadd_lens.reproduction.measurements import Measurements, format_interval
+from actadd_lens.reproduction.measurements import Measurements, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import SEARCHED, Setup
@@ -119,10 +117,7 @@ def _levels(m: Measured) -> dict[str, float]:
     """Regret in points without a search, and without a vector."""
     worth = _by_setting(m.parts["test"]).mean()
     clean = m.parts["test"].value("objective", "clean").mean
-    return {
-        AT_RANDOM: 100 * (worth.max() - worth.mean()),
-        "clean": 100 * (worth.max() - clean),
-    }
+    return {AT_RANDOM: 100 * (worth.max() - worth.mean()), "clean": 100 * (worth.max() - clean)}
 
 
 def _points(interval: Interval) -> str:
@@ -147,13 +142,12 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "Q2",
             decide(gain.low > 0, gain),
-            f"layer {layer}, coefficient {c:g}: {format_interval(gain, share=True, n=True)}",
+            f"layer {layer}, coefficient {c:g}: {percent(gain, n=True)}",
         ),
         Verdict(
             "Q3",
             not at_least(0.05, before.mean - after.mean),
-            f"{format_interval(before, share=True)} on the selection prompts, "
-            f"{format_interval(after, share=True)} on the test prompts",
+            f"{percent(before)} on the selection prompts, {percent(after)} on the test prompts",
         ),
     ]
 
@@ -170,26 +164,16 @@ def tabulate(m: Measured) -> pd.DataFrame:
 
 @search_cost.draw
 def draw(m: Measured) -> Figure:
-    """Regret against the number of prompts, compared with that of no search."""
-    lines = pd.DataFrame([{"prompts": n, **vars(i)} for n, i in _regrets(m).items()])
+    """Regret by number of prompts, compared with that of no search."""
+    levels, x = _levels(m), "selection prompts searched on"
+    lines = [{x: str(n), "run": "steered", **vars(i)} for n, i in _regrets(m).items()]
+    lines.append({x: AT_RANDOM, "run": "steered", "mean": levels[AT_RANDOM]})
+    lines.append({"run": "clean", "mean": levels["clean"]})
     tested = _by_setting(m.parts["test"])
-    with drawing() as figure:
-        [ax], _ = panel_axes(figure, 1, (4.2, 2.9))
-        look = {"color": COLOURS[0]}
-        band(ax, lines["prompts"], lines["low"], lines["high"], alpha=0.18, **look)
-        ax.plot(lines["prompts"], lines["mean"], marker="o", label="searched", **look)
-        looks = ((CONTROL_COLOUR, "--"), (CLEAN_COLOUR, "-"))
-        for (name, level), (colour, dashes) in zip(_levels(m).items(), looks, strict=True):
-            ax.axhline(level, color=colour, linestyle=dashes, linewidth=1.0, label=name)
-        ax.set_xscale("log")
-        ax.set_xticks(lines["prompts"], [str(n) for n in lines["prompts"]])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlabel("selection prompts searched on")
-        label_y([ax], "regret on the test prompts", "points", lines)
-        legend(
-            figure,
-            [ax],
-            f"mean and 95 % of {SUBSETS} subsets; {tested.shape[1]} configurations, {len(tested)} "
-            "test prompts",
-        )
-    return figure
+    return plots.bars(
+        pd.DataFrame(lines),
+        x=x,
+        ylabel="regret on the test prompts (points)",
+        note=f"mean and 95 % of {SUBSETS} subsets; {tested.shape[1]} configurations, "
+        f"{len(tested)} test prompts",
+    )

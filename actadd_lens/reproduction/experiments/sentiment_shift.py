@@ -3,14 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from actadd_lens.reproduction.criteria import (
-    Verdict,
-    all_of,
-    at_least,
-    decide,
-    preserved,
-)
-from actadd_lens.reproduction.measurements import format_interval, format_intervals, rank
+from actadd_lens.reproduction.criteria import Verdict, all_of, at_least, decide, preserved
+from actadd_lens.reproduction.measurements import format_intervals, percent, rank
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
@@ -47,15 +41,7 @@ def sentiment_shift(setup: Setup) -> Measured:
     """Measure both directions with every baseline."""
     concepts = setup.concepts(*DIRECTIONS)
     return Measured(
-        {
-            name: setup.measure(
-                name,
-                setup.baselines(c),
-                c.test,
-                setup.scores(c, "success", "coherence", "relevance"),
-            )
-            for name, c in concepts.items()
-        },
+        setup.measure_each(concepts, setup.baselines, "success", "coherence", "relevance"),
         notes={"wanted": {name: c.wanted for name, c in concepts.items()}},
         facts=setup.describe_all(concepts),
     )
@@ -72,10 +58,10 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             key,
             decide(gain[name].low > 0 and over[name].low > 0, gain[name], over[name]),
-            f"{format_interval(before[name], share=True)} -> "
-            f"{format_interval(after[name], share=True, n=True)}; change "
-            f"{format_interval(gain[name], share=True)}, over random "
-            f"{format_interval(over[name], share=True)}",
+            f"{percent(before[name])} -> "
+            f"{percent(after[name], n=True)}; change "
+            f"{percent(gain[name])}, over random "
+            f"{percent(over[name])}",
         )
         for key, name in zip(("F1", "F2"), DIRECTIONS, strict=True)
     ]
@@ -85,12 +71,12 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F3",
             all_of(preserved(coherent[name], was_coherent[name]) for name in coherent),
-            format_intervals(coherent, share=True),
+            format_intervals(coherent),
         ),
         Verdict(
             "Q1",
             decide(all(not at_least(-0.05, i.mean) for i in single.values()), *single.values()),
-            format_intervals(single, share=True),
+            format_intervals(single),
         ),
     ]
 

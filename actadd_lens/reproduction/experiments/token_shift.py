@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -55,18 +56,16 @@ class _Share(LogitMetric):
 
     ids: tuple[int, ...]
     base = SHARE
+    signed: ClassVar[bool] = True
 
     @override
     def values(
         self, clean: Float[Tensor, "row vocab"], steered: Float[Tensor, "row vocab"]
     ) -> Float[Tensor, "row"]:
         terms = kl_terms(steered.double(), clean.double())
-        parts = self._parts(terms)
+        parts = terms if self.signed else terms.abs()
         share = parts[:, list(self.ids)].sum(dim=-1) / parts.sum(dim=-1)
         return torch.where(terms.sum(dim=-1) > 1e-6, share, torch.full_like(share, math.nan))
-
-    def _parts(self, terms: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
-        return terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +73,7 @@ class _ShareOfSizes(_Share):
     """The same of the contributions without their signs: between 0 and 1."""
 
     base = SIZE
-
-    @override
-    def _parts(self, terms: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
-        return terms.abs()
+    signed = False
 
 
 @experiment(

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from actadd_lens import plots
 from actadd_lens.reproduction.criteria import Verdict, at_least, decide
-from actadd_lens.reproduction.measurements import format_interval, format_intervals
+from actadd_lens.reproduction.measurements import format_intervals, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
@@ -49,21 +49,19 @@ THINNED = 3
 def topic_by_coefficient(setup: Setup) -> Measured:
     """Measure every topic at every coefficient."""
     concepts = {n: c.thinned(THINNED) for n, c in setup.concepts(*setup.data.topics).items()}
-    parts, facts = {}, {}
-    for name, concept in concepts.items():
-        layer, _ = setup.setting(concept)
-        parts[name] = setup.measure(
-            name,
-            setup.grid(concept, [layer], COEFFICIENTS),
-            concept.test,
-            setup.scores(concept, "success", "coherence"),
-        )
-        facts[name] = (
-            f"{concept.pair.positive!r} - {concept.pair.negative!r} at layer {layer} of "
-            f"{setup.n_layers} ({'given' if concept.setting else 'chosen on selection prompts'}); "
-            f"{len(concept.test)} prompts, for {concept.wanted}; mean difference of "
-            f"{len(concept.pairs)} pairs"
-        )
+    layers = {name: setup.setting(c)[0] for name, c in concepts.items()}
+    parts = setup.measure_each(
+        concepts,
+        lambda c: setup.grid(c, [layers[c.name]], COEFFICIENTS),
+        "success",
+        "coherence",
+    )
+    facts = {
+        name: f"{c.pair.positive!r} - {c.pair.negative!r} at layer {layers[name]} of "
+        f"{setup.n_layers} ({'given' if c.setting else 'chosen on selection prompts'}); "
+        f"{len(c.test)} prompts, for {c.wanted}; mean difference of {len(c.pairs)} pairs"
+        for name, c in concepts.items()
+    }
     return Measured(parts, facts=facts)
 
 
@@ -81,7 +79,7 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(len(came) > len(gains) / 2, *gains.values()),
-            f"{len(came)} of {len(gains)} topics: {format_intervals(gains, share=True)}",
+            f"{len(came)} of {len(gains)} topics: {format_intervals(gains)}",
         ),
         Verdict(
             "F2",
@@ -117,7 +115,7 @@ def tabulate(m: Measured) -> pd.DataFrame:
             "mean difference, best c": max(means, key=lambda mean: mean.mean),
             "gain": part.change("success", coefficient=AT),
         }
-        texts = {head: format_interval(i, share=True) for head, i in values.items()}
+        texts = {head: percent(i) for head, i in values.items()}
         lines.append({"topic": name, **texts})
     return pd.DataFrame(lines)
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from actadd_lens import plots
 from actadd_lens.reproduction.criteria import Verdict, decide
-from actadd_lens.reproduction.measurements import NAMES, format_interval
+from actadd_lens.reproduction.measurements import NAMES, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
@@ -87,11 +87,11 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "F1",
             decide(gain.low > 0 and over.low > 0, gain, over),
-            f"layer {best}: {format_interval(clean, share=True)} -> "
-            f"{format_interval(there, share=True, n=True)}; change "
-            f"{format_interval(gain, share=True)}, over random {format_interval(over, share=True)}",
+            f"layer {best}: {percent(clean)} -> "
+            f"{percent(there, n=True)}; change "
+            f"{percent(gain)}, over random {percent(over)}",
         ),
-        Verdict("F2", decide(there.mean > 0.9, there), format_interval(there, share=True)),
+        Verdict("F2", decide(there.mean > 0.9, there), percent(there)),
         Verdict(
             "F3",
             best < n_layers / 2 if tied < searched else None,
@@ -99,9 +99,7 @@ def judge(m: Measured) -> list[Verdict]:
             "on the selection prompts",
         ),
         Verdict(
-            "F4",
-            decide(later.high < 0, later),
-            f"from layer {best} to {last}: {format_interval(later, share=True)}",
+            "F4", decide(later.high < 0, later), f"from layer {best} to {last}: {percent(later)}"
         ),
     ]
 
