@@ -165,9 +165,14 @@ def tabulate(m: Measured) -> pd.DataFrame:
 def draw(m: Measured) -> Figure:
     """Success against the recording layer, a panel for each concept and kind of norms."""
     summary = m.summary[m.summary["run"].isin(["steered", "random", "clean"])]
+    panels = [
+        summary[summary["norms"].isna() | (summary["norms"] == norms)].assign(norms=norms)
+        for norms in (RAW, MATCHED)
+    ]
+    shown = pd.concat(panels, ignore_index=True).drop(columns=["metric", "position"])
     t = ", ".join(f"{layer} for {name}" for name, layer in m.notes["own"].items())
     figure = plots.layer_profile(
-        summary.drop(columns="metric").assign(layer=summary["recorded"], position=summary["norms"]),
+        shown.assign(layer=shown["recorded"], pair=shown["part"] + ", " + shown["norms"]),
         ylabel="completions as wanted",
         unit="%",
         note=f"{note(summary)}; injection layer t: {t}",

@@ -1,12 +1,14 @@
 """Facts that the model knows."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from actadd_lens import plots
 from actadd_lens.analysis.facts import answer_ranks
+from actadd_lens.plots.marks import band, legend, log_ticks
+from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, panel_axes
 from actadd_lens.reproduction.concepts import Concept, Fact
 from actadd_lens.reproduction.criteria import Verdict, all_of, decide, preserved
 from actadd_lens.reproduction.measurements import Measurements, as_measurements, percent, rank
@@ -18,6 +20,13 @@ from actadd_lens.sweeps.cells import Cell
 
 LOGPROB = "answer_logprob"
 KS = (1, 2, 5, 10, 20, 50, 100)
+LOOKS: dict[str, dict[str, Any]] = {
+    "random": {"color": CONTROL_COLOUR, "linestyle": "--"},
+    "mean difference": {"color": COLOURS[2], "marker": "^"},
+    "prompted": {"color": COLOURS[1], "marker": "s"},
+    "steered": {"color": COLOURS[0], "marker": "o"},
+    "clean": {"color": CLEAN_COLOUR, "linestyle": ":"},
+}
 ON_QUESTION, ON_FILLER = "on the question", "on filler in front"
 
 
@@ -148,15 +157,25 @@ def tabulate(m: Measured) -> pd.DataFrame:
 
 @knowledge.draw
 def draw(m: Measured) -> Figure:
-    """P@K by K, a panel for each vector and kind of text."""
-    summary = m.summary[m.summary["metric"] != LOGPROB]
-    summary = summary.iloc[rank(summary["run"]).argsort(kind="stable")]
-    return plots.bars(
-        summary.drop(columns=["metric", "layer", "coefficient", "position"]).assign(
-            pair=summary["part"],
-            K=summary["metric"].str.removeprefix("P@"),
-            condition=summary["run"],
-            run="steered",
-        ),
-        x="K", group="condition", ylabel="P@K", unit="%", note=note(summary, "facts"),
-    )  # fmt: skip
+    """P@K against K, a column of panels for each vector, a row for each kind of text."""
+    ks, panels = (
+        m.notes["ks"],
+        [(p, n) for p in (ON_QUESTION, ON_FILLER) for n in m.notes["concepts"]],
+    )
+    with drawing() as figure:
+        axes, per_row = panel_axes(figure, len(panels), (2.3, 2.4))
+        for ax, (place, name) in zip(axes, panels, strict=True):
+            summary = _at(m, place)[name].summary
+            here = summary[summary["metric"] != LOGPROB]
+            for run, look in LOOKS.items():
+                own = 100 * here[here["run"] == run].set_axis(ks)[["mean", "low", "high"]]
+                at = own.index.to_series()
+                band(ax, at, own["low"], own["high"], color=look["color"], alpha=0.15)
+                ax.plot(at, own["mean"], label=run, clip_on=False, **look)
+            ax.set(title=f"{name},\nvector {place}", xlabel="K")
+            log_ticks(ax.xaxis, ks)
+        for ax in axes[::per_row]:
+            ax.set_ylabel("P@K (% of facts)")
+        axes[0].set_ylim(-3, 103)
+        legend(figure, axes, f"bands: {note(m.summary, 'facts')}")
+    return figure
