@@ -157,8 +157,8 @@ def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any,
     """
     import torch
 
-    from actadd_lens.models.load import load_model
     from actadd_lens.models.footprint import ROWS, check_memory
+    from actadd_lens.models.load import load_model
     from actadd_lens.models.presets import PRESETS
     from actadd_lens.sweeps.budget import free_memory
 

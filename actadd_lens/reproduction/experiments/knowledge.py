@@ -11,7 +11,7 @@ from actadd_lens.plots.marks import band, legend, log_ticks
 from actadd_lens.plots.style import CLEAN_COLOUR, COLOURS, CONTROL_COLOUR, drawing, panel_axes
 from actadd_lens.reproduction.concepts import Concept, Fact
 from actadd_lens.reproduction.criteria import Verdict, all_of, decide, preserved
-from actadd_lens.reproduction.measurements import Measurements, as_measurements, percent, rank
+from actadd_lens.reproduction.measurements import Measurements, as_measurements, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup

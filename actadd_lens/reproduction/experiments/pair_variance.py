@@ -33,8 +33,7 @@ COMPARED = ("clean", "random", "prompted", "mean difference")
 
 @experiment(
     "pair-variance",
-    question="""Do other contrast pairs of the same concept steer as well, and can a good pair be
-    recognised beforehand?""",
+    question="Do other contrast pairs of a concept steer as well, and can a good one be predicted?",
     design="""Every pair of the concepts "sentiment", the first topic and "register" is added at the
     concept's layer, coefficient and front, which were found for its first pair. Each is compared
     with one random vector of its norms, a draw of its own, and its positive prompt as text; each
