@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
 import actadd_lens as al
-from actadd_lens.reproduction.bundled import Bundled
 from actadd_lens.models.footprint import ROWS, footprint
-from actadd_lens.reproduction.measurements import Measurements
 from actadd_lens.models.presets import PRESETS, shape_of
+from actadd_lens.reproduction.bundled import Bundled
+from actadd_lens.reproduction.measurements import Measurements
 from actadd_lens.reproduction.real import DOCUMENT_TOKENS, PROMPT_TOKENS
 from actadd_lens.reproduction.registry import check_names, named, names
 from actadd_lens.reproduction.setup import Setup

@@ -51,10 +51,7 @@ def topic_by_coefficient(setup: Setup) -> Measured:
     concepts = {n: c.thinned(THINNED) for n, c in setup.concepts(*setup.data.topics).items()}
     layers = {name: setup.setting(c)[0] for name, c in concepts.items()}
     parts = setup.measure_each(
-        concepts,
-        lambda c: setup.grid(c, [layers[c.name]], COEFFICIENTS),
-        "success",
-        "coherence",
+        concepts, lambda c: setup.grid(c, [layers[c.name]], COEFFICIENTS), "success", "coherence"
     )
     facts = {
         name: f"{c.pair.positive!r} - {c.pair.negative!r} at layer {layers[name]} of "
