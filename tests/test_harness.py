@@ -432,7 +432,7 @@ def test_an_outcome_comes_back_from_its_directory(tmp_path):
     written = pd.read_parquet(tmp_path / "rows.parquet")
     assert written["position"].tolist() == ["front", "1"]
     about = Experiment(
-        "norms", "Is it?", "So.", CRITERIA[:1], "P.", "D.", 1, named("norms").measure
+        "norms", "Is it?", "So.", (CRITERIA[0],), "P.", "D.", 1, named("norms").measure
     )
     text = report(about, saved, figure="figure.png")
     assert "    actadd-lens reproduce norms\n" in text

@@ -40,7 +40,7 @@ def along_axis(
         part: Where the values are.
         metric: A share.
         axis: Head of the first column.
-        lines: What is in that column, and the labels that it stands for.
+        lines: What is in that column, and the labels that it means.
         columns: Run and further labels of each column; the first one has the runs without a value.
     """
 
