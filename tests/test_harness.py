@@ -15,6 +15,7 @@ from real_data import sentences, write_data
 
 import actadd_lens as al
 from actadd_lens.models.load import load_model
+from actadd_lens.models.presets import PRESETS
 from actadd_lens.models.tokens import encode
 from actadd_lens.reproduction.bundled import Bundled
 from actadd_lens.reproduction.concepts import CoherentSuccess, DataSet
@@ -33,7 +34,6 @@ from actadd_lens.reproduction.measurements import (
     mean_change,
 )
 from actadd_lens.reproduction.outcome import Measured, save, saved_in
-from actadd_lens.models.presets import PRESETS
 from actadd_lens.reproduction.real import Coherent, Judges, Real, Within
 from actadd_lens.reproduction.registry import Experiment, named
 from actadd_lens.reproduction.report import overview, report

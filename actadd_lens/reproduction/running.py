@@ -100,9 +100,9 @@ def _run(own: Experiment, setup: Setup, command: str) -> tuple[SavedOutcome, boo
     if saved is None:
         started = time.perf_counter()
         measured = measured_by(own, setup)
-        verdicts, table, figure = (f(measured) for f in (own.verdicts, own.table, own.figure))
         saved = save(
-            setup.directory, own.name, measured, verdicts, table, figure,
+            setup.directory, own.name, measured,
+            own.verdicts(measured), own.table(measured), own.figure(measured),
             provenance=provenance, command=command, seconds=time.perf_counter() - started,
         )  # fmt: skip
     text = report(own, saved, figure="figure.png")

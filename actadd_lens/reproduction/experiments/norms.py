@@ -1,6 +1,7 @@
 """The norms of vectors relative to the residual stream."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import torch
@@ -102,7 +103,7 @@ def _norms(
             own = own[own["row"] == int(vector.norms().argmax())]
         means = own.groupby("prompt", sort=False)[["dose", ADDED, STREAM]].mean()
         long = means.rename(columns={"dose": RATIO}).reset_index().melt("prompt", var_name="metric")
-        labels = {"pair": concept.name, "layer": vector.layer, "coefficient": scale}
+        labels: dict[str, Any] = {"pair": concept.name, "layer": vector.layer, "coefficient": scale}
         frames.append(long.assign(**labels, position=vector.position, run=run))
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]
 
@@ -162,9 +163,12 @@ def tabulate(m: Measured) -> pd.DataFrame:
 def draw(m: Measured) -> Figure:
     """Norms of the stream and of the vector's rows, by layer."""
     # Vectors with one number per row: the figure reads the norms of their rows.
+    rows = m.frames["rows"].set_index("layer")["norm"]
     vectors = {
-        int(layer): SteeringVector(torch.tensor([*own]).diag(), bridge.hook_point(int(layer)))
-        for layer, own in m.frames["rows"].groupby("layer")["norm"]
+        layer: SteeringVector(
+            torch.tensor([*rows[rows.index == layer]]).diag(), bridge.hook_point(layer)
+        )
+        for layer in map(int, rows.index.unique())
     }
     figure = plots.norm_profile(m.frames["stream"], vectors=vectors)
     figure.axes[0].set_title(plain(m.notes["title"]), loc="left", fontsize=9)

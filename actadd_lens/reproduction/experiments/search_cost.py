@@ -52,7 +52,8 @@ def search_cost(setup: Setup) -> Measured:
     searched = setup.measure("selection", grid, concept.selection, objective)
     tested = setup.measure("test", grid, concept.test, objective)
     by_prompt = _by_setting(searched)
-    c, layer = by_prompt.columns[_chosen(by_prompt.to_numpy())]
+    place = _chosen(by_prompt.to_numpy())
+    c, layer = (by_prompt.columns.get_level_values(k)[place] for k in ("coefficient", "layer"))
     chosen = setup.measure(
         "chosen",
         setup.baselines(replace(concept, setting=(int(layer), float(c)))),
