@@ -19,8 +19,8 @@ import torch
 import transformers
 
 import actadd_lens as al
-from actadd_lens.reproduction.footprint import footprint
-from actadd_lens.reproduction.presets import shape_of
+from actadd_lens.models.footprint import footprint
+from actadd_lens.models.presets import shape_of
 from benchmarks.checkpoint import prompt_of
 from benchmarks.measures import Row
 from benchmarks.peak import held

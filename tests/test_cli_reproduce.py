@@ -8,7 +8,7 @@ from conftest import make_config, make_tokenizer
 from real_data import write_data
 from test_metrics_classifier import save as save_classifier
 
-from actadd_lens.reproduction.catalogue import NAMES
+from actadd_lens.reproduction.registry import names
 from actadd_lens.reproduction.sizes import PAPER, TESTBED
 
 
@@ -28,7 +28,7 @@ def test_experiments_are_listed_with_their_questions(run):
     code, printed, _ = run("--list")
     assert code == 0
     lines = [line.split("\t") for line in printed.splitlines()]
-    assert [name for name, _ in lines] == [*NAMES]
+    assert [name for name, _ in lines] == [*names()]
     assert all(question.endswith("?") for _, question in lines)
 
 
@@ -49,8 +49,8 @@ def test_a_real_model_with_real_data(run, checkpoint, tmp_path):
     assert "float32 on cpu: 0.00 GiB for 1 x 67 tokens" in said
     report = (out / "detoxification" / "report.md").read_text()
     assert f"actadd-lens reproduce --model {checkpoint('opt')} --data {data}" in report
-    kept = json.loads((out / "detoxification" / "outcome.json").read_text())
-    assert kept["provenance"]["sampling"]["top_p"] == 0.3
+    saved = json.loads((out / "detoxification" / "outcome.json").read_text())
+    assert saved["provenance"]["sampling"]["top_p"] == 0.3
     code, printed, _ = run(*arguments)
     assert code == 0
     assert printed.startswith("detoxification (done before)")
@@ -59,7 +59,7 @@ def test_a_real_model_with_real_data(run, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((), "name an experiment, or give --all. There are perplexity-by-relevance, "),
+        ((), "name an experiment, or give --all. There are cross-layer-transfer, "),
         (("--all", "norms"), "--all and norms exclude each other"),
         (("norm",), "no experiment 'norm': did you mean 'norms'? There are "),
         (("norms", "norms"), "experiment 'norms' given more than once"),

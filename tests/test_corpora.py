@@ -18,8 +18,7 @@ from actadd_lens.reproduction.data import (
     sources,
     toxicity_prompts,
 )
-from actadd_lens.reproduction.data.conceptnet import CONCEPTNET
-from actadd_lens.reproduction.data.imdb import IMDB
+from actadd_lens.reproduction.data.corpora import CONCEPTNET, IMDB
 
 REVIEWS = [("Dull.<br /><br />Never again.", 0), ("é awful", 0), ("Lovely.", 1), ("A joy.", 1)]
 DOCUMENTS = ["One page.\n\nIts end.", "Two", "", "Four\u2028and more", "Five"]
@@ -257,7 +256,7 @@ def test_what_is_not_needed_is_not_read(tmp_path):
         ("\n \n", r"no document in .*pages\.jsonl"),
     ],
 )
-def test_a_broken_line_is_told_by_its_number(tmp_path, content, about):
+def test_a_broken_line_is_reported_by_its_number(tmp_path, content, about):
     path = write(tmp_path / "pages.jsonl", content)
     with pytest.raises(al.DataError, match=about):
         openwebtext(path)
@@ -268,7 +267,7 @@ def test_only_line_feeds_end_a_line_and_a_byte_order_mark_is_no_text(tmp_path):
     assert openwebtext(path) == ["one\u2028two", "b"]
 
 
-def test_a_broken_row_is_told_by_its_number(tmp_path):
+def test_a_broken_row_is_reported_by_its_number(tmp_path):
     rows = documents([*map(str, range(300)), None])
     path = write_parquet(tmp_path / "pages.parquet", rows, row_group_size=7)
     with pytest.raises(
@@ -284,7 +283,7 @@ def test_a_broken_row_is_told_by_its_number(tmp_path):
         openwebtext(path)
 
 
-def test_a_page_that_is_no_text_is_told(tmp_path):
+def test_a_page_that_is_no_text_is_reported(tmp_path):
     path = write(tmp_path / "page.txt", b"\xff\xfe\x00")
     with pytest.raises(al.DataError, match=r"cannot read .*page\.txt: 'utf-8' codec"):
         openwebtext(path)
@@ -299,7 +298,7 @@ def test_a_page_that_is_no_text_is_told(tmp_path):
         ({"label": 0}, r'line 1 has no string "text" \(it has \[\'label\'\]\)'),
     ],
 )
-def test_a_broken_review_is_told(tmp_path, row, about):
+def test_a_broken_review_is_reported(tmp_path, row, about):
     path = write_lines(tmp_path / "reviews.jsonl", [row])
     with pytest.raises(al.DataError, match=about):
         imdb(path, label="negative")
@@ -323,7 +322,7 @@ def test_a_review_outside_the_folders_of_labels_has_none(tmp_path):
         ({"prompt": {"text": "a", "toxicity": float("nan")}}, r'"toxicity" is nan'),
     ],
 )
-def test_a_broken_prompt_is_told(tmp_path, row, about):
+def test_a_broken_prompt_is_reported(tmp_path, row, about):
     path = write_lines(tmp_path / "prompts.jsonl", [row])
     with pytest.raises(al.DataError, match=about):
         toxicity_prompts(path)
@@ -340,7 +339,7 @@ def test_a_broken_prompt_is_told(tmp_path, row, about):
         ({"obj_label": "b", "masked_sentences": ["A [MASK] can."]}, r"no sentence that ends in \["),
     ],
 )
-def test_a_broken_fact_is_told(tmp_path, row, about):
+def test_a_broken_fact_is_reported(tmp_path, row, about):
     path = write_lines(tmp_path / "test.jsonl", [row])
     with pytest.raises(al.DataError, match=about):
         conceptnet(path)
@@ -349,11 +348,13 @@ def test_a_broken_fact_is_told(tmp_path, row, about):
 # Places and arguments
 
 
-def test_a_place_that_is_not_there_is_told_with_where_to_get_the_data(tmp_path, monkeypatch):
+def test_a_place_that_is_not_there_is_reported_with_where_to_get_the_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["./reviews", "~/no/reviews", "/no/reviews", "a/b.parquet", "text"]
     for source in (tmp_path / "reviews", *names):
-        with pytest.raises(al.DataError, match=f"no file or directory {source}, and it is no name"):
+        with pytest.raises(
+            al.DataError, match=f"no file or directory {source}, and it is not a name"
+        ):
             imdb(source, label="negative")
     about = r"download the data set stanfordnlp/imdb .*aclImdb/.* to DIR/imdb .*\(--data DIR\)"
     with pytest.raises(al.DataError, match=about):
@@ -369,16 +370,16 @@ def test_a_place_that_is_not_there_is_told_with_where_to_get_the_data(tmp_path, 
         (conceptnet, r"looked for \*\*/ConceptNet/test\.jsonl"),
     ],
 )
-def test_a_directory_without_files_of_the_data_set_is_told(tmp_path, load, about):
+def test_a_directory_without_files_of_the_data_set_is_reported(tmp_path, load, about):
     write(tmp_path / "a.csv", "text")
     (tmp_path / "folder.parquet").mkdir()
     with pytest.raises(al.DataError, match=about):
         load(tmp_path)
-    with pytest.raises(al.DataError, match=r"a\.csv is of no known kind: give a file in \.parquet"):
+    with pytest.raises(al.DataError, match=r"a\.csv is of an unknown kind: give a file"):
         load(tmp_path / "a.csv")
 
 
-def test_nothing_that_was_asked_for_is_told(tmp_path):
+def test_nothing_that_was_asked_for_is_reported(tmp_path):
     path = write_lines(tmp_path / "reviews.jsonl", reviews(REVIEWS[2:]))
     with pytest.raises(
         al.DataError, match=r'no review with label negative and split "test" in .*: give '
@@ -396,7 +397,7 @@ def test_n_is_at_least_one(tmp_path, n):
         openwebtext(path, n=n)
 
 
-def test_labels_and_splits_are_told(tmp_path):
+def test_labels_and_splits_are_reported(tmp_path):
     with pytest.raises(al.DataError, match=r"'neutral' .* labels are negative and positive"):
         imdb(tmp_path, label="neutral")
     with pytest.raises(al.DataError, match=r"split 'dev': .* splits train and test"):
@@ -465,7 +466,7 @@ def test_another_name_on_the_hub_is_read_as_it_is(tmp_path, hub):
     assert hub == [("mine/facts", None, {"split": "train", "streaming": True})]
 
 
-def test_a_broken_row_of_the_hub_is_told(tmp_path, hub):
+def test_a_broken_row_of_the_hub_is_reported(tmp_path, hub):
     write_parquet(tmp_path / "mine/pages/train.parquet", [{"txt": "a", "label": 1}])
     with pytest.raises(al.DataError, match=f"mine/pages, row 1 {NO_TEXT}"):
         openwebtext("mine/pages")
@@ -480,7 +481,7 @@ def test_a_broken_row_of_the_hub_is_told(tmp_path, hub):
         (conceptnet, CONCEPTNET.hub, "conceptnet"),
     ],
 )
-def test_a_hub_out_of_reach_is_told_with_where_to_get_the_data(load, name, folder):
+def test_a_hub_out_of_reach_is_reported_with_where_to_get_the_data(load, name, folder):
     about = rf"HF_HUB_OFFLINE .*download the data set {name} .* to DIR/{folder} and give DIR"
     for source in (None, "no/such"):
         with pytest.raises(al.DataError, match=rf"cannot read '{source or name}' .*{about}"):

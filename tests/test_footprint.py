@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import actadd_lens as al
-from actadd_lens.reproduction import footprint as rooms
-from actadd_lens.reproduction.footprint import check_memory, footprint
-from actadd_lens.reproduction.presets import PRESETS, shape_of
+from actadd_lens.models import footprint as footprints
+from actadd_lens.models.footprint import check_memory, footprint
+from actadd_lens.models.presets import PRESETS, shape_of
 
 GIB = 2**30
 shapes = st.sampled_from([preset.shape for preset in PRESETS.values()])
@@ -25,7 +25,7 @@ def free(monkeypatch):
 
     def set_free(cpu=0.0, cuda=0.0, n_gpus=0):
         gib = {"cpu": cpu, "cuda": cuda}
-        monkeypatch.setattr(rooms, "free_memory", lambda device: int(gib[device.type] * GIB))
+        monkeypatch.setattr(footprints, "free_memory", lambda device: int(gib[device.type] * GIB))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
 
     return set_free

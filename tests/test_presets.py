@@ -7,7 +7,7 @@ import transformers as hf
 from conftest import ARCHITECTURES, make_tokenizer
 
 import actadd_lens as al
-from actadd_lens.reproduction.presets import PRESETS, shape_of
+from actadd_lens.models.presets import PRESETS, shape_of
 
 
 def opt(d_model, n_layers, n_heads):
@@ -143,7 +143,7 @@ def test_a_shape_is_what_the_bridge_says(bridge, architecture):
 
 
 def test_the_bundled_model_has_a_shape(monkeypatch, checkpoint):
-    monkeypatch.setattr("actadd_lens.reproduction.presets.TESTBED", checkpoint("gpt-neo"))
+    monkeypatch.setattr("actadd_lens.models.presets.TESTBED", checkpoint("gpt-neo"))
     assert shape_of("testbed") == shape_of(checkpoint("gpt-neo"))
 
 

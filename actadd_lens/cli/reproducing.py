@@ -13,8 +13,8 @@ from actadd_lens.cli.options import loaded
 from actadd_lens.cli.terminal import status, table
 
 if TYPE_CHECKING:
-    from actadd_lens.reproduction.catalogue import Experiment
-    from actadd_lens.reproduction.outcome import Kept
+    from actadd_lens.reproduction.outcome import SavedOutcome
+    from actadd_lens.reproduction.registry import Experiment
 
 
 @cli.command()
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option("--n-devices", type=click.IntRange(min=2), help="Spread the model over GPUs.")
 @click.option("--sentiment-judge", help="A text classifier.  [default: VADER]")
-@click.option("--toxicity-judge", help="A text classifier, or perspective.")
+@click.option("--toxicity-judge", help="A text classifier with the label toxic.")
 @click.option("--relevance-judge", help="A sentence-embedding model.")
 def reproduce(
     names: tuple[str, ...],
@@ -63,22 +63,23 @@ def reproduce(
     seed: int,
     **options: Any,
 ) -> None:
-    """Run experiments of the paper; interrupted, the same command goes on.
+    """Run experiments of the paper; after an interrupt, the same command continues.
 
     Writes to OUT/NAME a tidy table, a summary, a figure and a report, and to OUT/report.md one
     report. On the testbed all of them take some minutes; with a real model and the real data they
     are at the paper's scale (see docs/scale.md).
     """
-    from actadd_lens.reproduction.catalogue import NAMES, check_names, experiment
+    from actadd_lens.reproduction.registry import check_names, named
+    from actadd_lens.reproduction.registry import names as known
 
     if listed:
-        table([(name, experiment(name).question) for name in NAMES])
+        table([(name, named(name).question) for name in known()])
         return
     if every and names:
         raise click.UsageError(f"--all and {', '.join(names)} exclude each other")
     if not every and not names:
-        raise click.UsageError(f"name an experiment, or give --all. There are {', '.join(NAMES)}")
-    chosen = NAMES if every else names
+        raise click.UsageError(f"name an experiment, or give --all. There are {', '.join(known())}")
+    chosen = known() if every else names
     check_names(chosen)
     _check_testbed(model, data, options)
     if options["device"] and options["n_devices"]:
@@ -88,12 +89,12 @@ def reproduce(
         from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
-        bridge, material, sizes, rows = _prepared(model, data, options)
+        bridge, data_set, sizes, rows = _prepared(model, data, options)
     command = " ".join(["actadd-lens reproduce", *_given(model, data, seed, options)])
     try:
         run(
             bridge,
-            material,
+            data_set,
             chosen,
             out,
             sizes=sizes,
@@ -101,16 +102,16 @@ def reproduce(
             command=command,
             progress=sys.stderr.isatty(),
             batch_size=rows,
-            told=_tell,
+            on_done=_print,
         )
     except KeyboardInterrupt:
-        click.echo("actadd-lens: interrupted: the same command goes on from there", err=True)
+        click.echo("actadd-lens: interrupted: the same command continues from there", err=True)
         raise SystemExit(INTERRUPTED) from None
     click.echo(out / "report.md")
 
 
 def _check_testbed(model: str, data: str | None, options: dict[str, Any]) -> None:
-    """Options of real models would do nothing here, and yet stand in the report."""
+    """Refuse options of real models: they would do nothing here, and yet be in the report."""
     real = {"data": data, **{k: v for k, v in options.items() if k not in ("n", "new_tokens")}}
     given = [f"--{name.replace('_', '-')}" for name, value in real.items() if value is not None]
     if model == "testbed" and given:
@@ -123,7 +124,7 @@ def _check_testbed(model: str, data: str | None, options: dict[str, Any]) -> Non
 def _prepared(
     model: str, data: str | None, options: dict[str, Any]
 ) -> tuple[Any, Any, Any, int | None]:
-    """The model, what it is asked, how much of it, and how many rows are decoded at once."""
+    """The model, the data set, how much is measured, and how many rows are decoded at once."""
     from dataclasses import replace
 
     from actadd_lens.reproduction import sizes
@@ -149,27 +150,26 @@ def _prepared(
 
 
 def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any, int | None]:
-    """A model that will fit, and how many rows of so many tokens fit beside it.
+    """A model that will fit, and how many rows of so many tokens fit with it.
 
-    What it needs is said before it is loaded. It is not known of hub models without a preset, and
-    of models spread over devices it is not known how much each will hold.
+    What it needs is printed before it is loaded. This is unknown for hub models without a preset,
+    and for models spread over devices it is unknown how much each will hold.
     """
     import torch
 
+    from actadd_lens.models.footprint import ROWS, check_memory
     from actadd_lens.models.load import load_model
-    from actadd_lens.reproduction.cost import ROWS
-    from actadd_lens.reproduction.footprint import check_memory
-    from actadd_lens.reproduction.presets import PRESETS
-    from actadd_lens.sweeps.budget import free_memory
+    from actadd_lens.models.memory import free_memory
+    from actadd_lens.models.presets import PRESETS
 
-    device, dtype, several = (options[name] for name in ("device", "dtype", "n_devices"))
+    device, dtype, n_devices = (options[name] for name in ("device", "dtype", "n_devices"))
     place = _device(device)
     known = PRESETS.get(name)
     precision = known.dtype_on(place) if known else torch.float32
     if dtype is not None:
         precision = getattr(torch, dtype)
-    if several is not None:
-        return load_model(name, n_devices=several, dtype=precision), None
+    if n_devices is not None:
+        return load_model(name, n_devices=n_devices, dtype=precision), None
     if known is None and not Path(name).is_dir():
         click.echo(
             f"{name} in {_short(precision)} on {place}: memory unknown before loading", err=True
@@ -207,9 +207,9 @@ def _given(model: str, data: str | None, seed: int, options: dict[str, Any]) -> 
     return [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in pairs]
 
 
-def _tell(own: Experiment, kept: Kept, was_there: bool) -> None:
+def _print(own: Experiment, saved: SavedOutcome, was_there: bool) -> None:
     """A line for each verdict."""
-    seconds = "done before" if was_there else f"{kept.seconds:.0f} s"
+    seconds = "done before" if was_there else f"{saved.seconds:.0f} s"
     click.echo(f"{own.name} ({seconds}): {own.question}")
-    for verdict in kept.verdicts:
-        click.echo(f"  {verdict.key} {verdict.word}: {verdict.shown}")
+    for verdict in saved.verdicts:
+        click.echo(f"  {verdict.key} {verdict.word}: {verdict.evidence}")

@@ -135,7 +135,7 @@ def show(path: Path) -> None:
 @cli.command()
 def models() -> None:
     """List the bundled model, presets with the paper's settings, and how to name another."""
-    from actadd_lens.reproduction.presets import PRESETS, shape_of
+    from actadd_lens.models.presets import PRESETS, shape_of
 
     columns = ("name", "layers", "parameters", "the paper's setting")
     lines = [("testbed", shape_of("testbed"), "bundled, offline; actadd-lens demo uses it")]

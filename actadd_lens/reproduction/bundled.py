@@ -1,4 +1,4 @@
-"""The material of the testbed: everything can be read exactly."""
+"""The data set of the testbed: an exact oracle judges every text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Bundled:
 
     @property
     def caveat(self) -> str:
-        """Chosen for being steerable, it is."""
+        """The model was chosen for being steerable."""
         return (
             "The bundled model was made to be steerable, and chosen among seeds by bounds that had "
             "been set (the page on the testbed has them): sentiment, topic and register can be "
@@ -53,7 +53,7 @@ class Bundled:
         )
 
     def concept(self, name: str) -> Concept:
-        """See ``Material``; a topic's prompts are of other topics."""
+        """See ``DataSet``; a topic's prompts are of other topics."""
         if name in ("sentiment", "register"):
             return _of_task(testbed.TASKS[name], testbed.recommended(name))
         return _of_task(REVERSED, None) if name == "reversed" else _of_topic(name)
@@ -80,7 +80,7 @@ class Bundled:
         return [Fact(*fact) for fact in testbed.facts()[:n]]
 
 
-def _of_task(task: Task, cell: tuple[int, float] | None) -> Concept:
+def _of_task(task: Task, setting: tuple[int, float] | None) -> Concept:
     selection, test = (tuple(testbed.prompts(task.prompts, split)) for split in _SPLITS)
     return Concept(
         task.name,
@@ -90,8 +90,8 @@ def _of_task(task: Task, cell: tuple[int, float] | None) -> Concept:
         test,
         Success(task),
         task.wanted,
-        cell,
-        RECOMMENDED if cell else "",
+        setting,
+        RECOMMENDED if setting else "",
     )
 
 

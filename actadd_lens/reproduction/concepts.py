@@ -1,4 +1,4 @@
-"""What a model is steered towards, and what an experiment needs to know of its language."""
+"""What a model is steered towards, and the data set that an experiment draws on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,10 @@ PAPER = "the paper's"
 
 @dataclass(frozen=True)
 class Concept:
-    """A direction: contrast pairs for it, prompts to turn, and how a success is read."""
+    """A direction: its contrast pairs, the prompts to steer, and the judge of success."""
 
     name: str
-    """As ``Material.concept`` takes it."""
+    """As ``DataSet.concept`` takes it."""
     pair: ContrastPair
     """The pair that experiments with one vector use."""
     others: tuple[ContrastPair, ...]
@@ -32,12 +32,12 @@ class Concept:
     """1.0 where a completion is what is wanted, else 0.0."""
     wanted: str
     """What that is, for reports: "positive completions of negative prompts"."""
-    cell: tuple[int, float] | None = None
-    """Layer and coefficient; None where they have to be searched on the selection prompts."""
+    setting: tuple[int, float] | None = None
+    """Layer and coefficient; None if they have to be searched on the selection prompts."""
     origin: str = ""
-    """Where a cell that is known comes from, for reports."""
-    reading: tuple[int, float] | None = None
-    """Those for texts that are read, where the paper has others for them."""
+    """Where a known setting comes from, for reports."""
+    reading_setting: tuple[int, float] | None = None
+    """The setting for texts that are only read, if the paper has another one for them."""
 
     @property
     def pairs(self) -> tuple[ContrastPair, ...]:
@@ -45,9 +45,11 @@ class Concept:
         return (self.pair, *self.others)
 
     @property
-    def as_read(self) -> "Concept":
-        """For experiments that generate nothing."""
-        return self if self.reading is None else replace(self, cell=self.reading, origin=PAPER)
+    def for_reading(self) -> "Concept":
+        """The concept with its setting for experiments that generate nothing."""
+        if self.reading_setting is None:
+            return self
+        return replace(self, setting=self.reading_setting, origin=PAPER)
 
     def fitted(self, model: Bridge, n: int) -> "Concept":
         """With at most ``n`` prompts a split, each as long as every pair.
@@ -63,7 +65,7 @@ class Concept:
         )
 
     def thinned(self, every: int) -> "Concept":
-        """With every so-manieth test prompt; searches stay those of the whole concept."""
+        """With every n-th test prompt; searches stay those of the whole concept."""
         return replace(self, test=self.test[::every])
 
     def _long_enough(self, model: Bridge, rows: int, split: str) -> tuple[str, ...]:
@@ -79,22 +81,18 @@ class Concept:
 
 
 @dataclass(frozen=True)
-class Sound:
-    """1.0 where a completion is a success and coherent, else 0.0: what searches look for.
+class CoherentSuccess:
+    """1.0 where a completion is a success and coherent, else 0.0: the objective of searches.
 
     A search for success alone would take the coefficient at which a text consists of nothing else.
     """
 
     success: CompletionMetric
     coherence: CompletionMetric
-    name: ClassVar[str] = "sound_success"
-    kind: ClassVar[Kind] = "completions"
+    name: ClassVar[str] = "coherent_success"
     share: ClassVar[bool] = True
 
-    @property
-    def reads_again(self) -> bool:
-        """Whether the steered model itself reads every completion to judge it."""
-        return bool(getattr(self.coherence, "reads_again", False))
+    kind: ClassVar[Kind] = "completions"
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""
@@ -111,16 +109,16 @@ class Fact:
 
 
 @runtime_checkable
-class Material(Protocol):
-    """Concepts, texts and judges for one model: what differs between the testbed and real data."""
+class DataSet(Protocol):
+    """Concepts, texts and judges: what differs between the testbed and real data."""
 
     @property
     def name(self) -> str:
-        """What it is called in reports."""
+        """Its name in reports."""
 
     @property
     def caveat(self) -> str:
-        """What a reader of verdicts has to know of model and material; may be empty."""
+        """What a reader of verdicts has to know of model and data; may be empty."""
 
     @property
     def sampling(self) -> Mapping[str, Any]:
@@ -132,11 +130,11 @@ class Material(Protocol):
 
     @property
     def filler(self) -> str:
-        """A sentence that a vector can land on before a question, so that they do not overlap."""
+        """A sentence in front of a question, so that a vector is not added to the question."""
 
     @property
     def coherence(self) -> CompletionMetric:
-        """1.0 where a completion is sound language, else 0.0."""
+        """1.0 where a completion is coherent language, else 0.0."""
 
     @property
     def relevance(self) -> CompletionMetric:

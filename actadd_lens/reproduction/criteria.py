@@ -1,35 +1,47 @@
-"""Criteria, read from the docstring that states them; what the figures say to each.
-
-The docstring of an experiment is the only place where a criterion is written. It has a list under
-"Criteria, fixed before the run:", of findings of the paper (F1, F2, ...) and of questions that the
-paper leaves open (Q1, ...). The experiment's code answers each by its key, and the report sets the
-two side by side.
-"""
+"""Criteria, the verdicts that answer them, and the rules that verdicts have in common."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from actadd_lens.errors import ExperimentError
 from actadd_lens.statistics import Interval
 
-HEADING = "Criteria, fixed before the run:"
+
+@dataclass(frozen=True)
+class Criterion:
+    """What decides a question, written before anything is measured.
+
+    >>> Criterion("F1", "It rises.")
+    Criterion(key='F1', text='It rises.')
+    """
+
+    key: str
+    """F1, F2, ... for findings of the paper, Q1, Q2, ... for questions that it leaves open."""
+    text: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[FQ][1-9]\d*", self.key) or not self.text:
+            raise ExperimentError(
+                f"the criterion {self.key!r}: {self.text!r} needs a key such as F1, and a text"
+            )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the figures say to one criterion."""
+    """What the measurements say about one criterion."""
 
     key: str
-    """Of the criterion: F1, F2, ... for findings of the paper, Q1, Q2, ... for questions."""
+    """The key of the criterion."""
     holds: bool | None
-    """Whether it is met; None if it can't be told on this model or data."""
-    shown: str
-    """The figures that decide, or what is missing."""
+    """Whether it is met; None if this model or data set cannot decide it."""
+    evidence: str
+    """The numbers that decide, or what is missing."""
 
     @property
     def word(self) -> str:
-        """How a report says it.
+        """The verdict in a report.
 
         >>> (
         ...     Verdict("F1", True, "").word,
@@ -45,39 +57,15 @@ class Verdict:
         return "yes" if self.holds else "no"
 
 
-def set_up(docstring: str) -> str:
-    """What a docstring says between its first line and the criteria.
-
-    >>> set_up(f"Question?\\n\\nHow it is done.\\n\\n{HEADING}\\n\\nF1. It rises.")
-    'How it is done.'
-    """
-    return _body(docstring).split(HEADING)[0].strip()
-
-
-def question(docstring: str) -> str:
-    """The first line of a docstring.
-
-    >>> question("Does it rise?\\n\\nMore.")
-    'Does it rise?'
-    """
-    return docstring.strip().split("\n")[0]
-
-
-def criteria(docstring: str) -> dict[str, str]:
-    """The criteria of a docstring by key.
-
-    >>> criteria(f"Question?\\n\\n{HEADING}\\n\\nF1. It rises\\n    a lot.\\nQ1. It stays.")
-    {'F1': 'It rises a lot.', 'Q1': 'It stays.'}
-    """
-    _, _, listed = docstring.partition(HEADING)
-    items = re.findall(
-        r"^ *([FQ]\d+)\. (.*?)(?=^ *[FQ]\d+\. |\Z)", listed, re.DOTALL | re.MULTILINE
-    )
-    return {key: " ".join(text.split()) for key, text in items}
+def check_answered(criteria: Sequence[Criterion], verdicts: Sequence[Verdict]) -> None:
+    """Raise ``ExperimentError`` unless every criterion has one verdict, in order."""
+    expected, answered = [c.key for c in criteria], [verdict.key for verdict in verdicts]
+    if expected != answered:
+        raise ExperimentError(f"the criteria are {expected}, the verdicts answer {answered}")
 
 
 def at_least(value: float, bound: float) -> bool:
-    """Whether a figure reaches a bound, where rounding of sums does not decide.
+    """Whether a value reaches a bound, whatever the rounding of sums does.
 
     >>> 0.75 - 0.70 <= 0.05, at_least(0.05, 0.75 - 0.70)
     (False, True)
@@ -86,18 +74,18 @@ def at_least(value: float, bound: float) -> bool:
 
 
 WIDEST = 0.10
-"""Of the interval of a change, below its mean, that still tells that nothing was lost."""
+"""A wider interval below the mean of a change cannot show that nothing was lost."""
 
 
-def kept(change: Interval, before: Interval, *, lost: float = 0.05) -> bool | None:
+def preserved(change: Interval, before: Interval, *, lost: float = 0.05) -> bool | None:
     """Whether a share falls by no more than ``lost`` on the mean.
 
-    None where that can't be told: the interval reaches 10 points below the mean or more, or there
-    is hardly anything to lose, less than a tenth before.
+    None if this cannot be decided: the interval reaches more than 10 points below the mean, or
+    there is hardly anything to lose, less than a tenth before.
 
-    >>> kept(Interval(-0.02, -0.05, 0.01, 99), Interval(0.9, 0.8, 1.0, 99))
+    >>> preserved(Interval(-0.02, -0.05, 0.01, 99), Interval(0.9, 0.8, 1.0, 99))
     True
-    >>> kept(Interval(0.0, -0.56, 0.56, 3), Interval(0.9, 0.8, 1.0, 3))
+    >>> preserved(Interval(0.0, -0.56, 0.56, 3), Interval(0.9, 0.8, 1.0, 3))
     """
     if not before.mean >= 0.1 or not change.mean - change.low <= WIDEST:
         return None
@@ -105,7 +93,7 @@ def kept(change: Interval, before: Interval, *, lost: float = 0.05) -> bool | No
 
 
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:
-    """Whether all hold; None where one can't be told and none fails.
+    """Whether all hold; None if one is undecided and none fails.
 
     >>> all_of([True, None]), all_of([False, None]), all_of([True, True])
     (None, False, True)
@@ -114,22 +102,12 @@ def all_of(verdicts: Iterable[bool | None]) -> bool | None:
     return False if False in found else None if None in found else True
 
 
-def told(claim: bool, *intervals: Interval) -> bool | None:
-    """A claim, or None where one of the intervals it rests on is not to be had.
+def decide(claim: bool, *intervals: Interval) -> bool | None:
+    """A claim, or None if an interval that it rests on is undefined.
 
-    >>> told(True, Interval(0.5, 0.4, 0.6, 9)), told(True, Interval(0.5, math.nan, math.nan, 1))
-    (True, None)
+    >>> decide(True, Interval(0.5, 0.4, 0.6, 9))
+    True
+    >>> decide(True, Interval(0.5, math.nan, math.nan, 1))
     """
     ends = [x for i in intervals for x in (i.mean, i.low, i.high)]
     return claim if all(map(math.isfinite, ends)) else None
-
-
-def check_answered(docstring: str, verdicts: Sequence[Verdict]) -> None:
-    """Raise ``ValueError`` unless every criterion has one verdict, in order."""
-    asked, answered = list(criteria(docstring)), [verdict.key for verdict in verdicts]
-    if asked != answered:
-        raise ValueError(f"the criteria are {asked}, the verdicts answer {answered}")
-
-
-def _body(docstring: str) -> str:
-    return docstring.strip().partition("\n")[2]

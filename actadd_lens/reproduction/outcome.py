@@ -1,4 +1,4 @@
-"""What an experiment gives: rows, a figure, verdicts; kept in a directory of its own."""
+"""What an experiment measured, what follows from it, and how both are saved."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,109 +11,181 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens.errors import SweepFileError
-from actadd_lens.plots import save
+from actadd_lens.plots import save as save_figure
 from actadd_lens.reproduction.criteria import Verdict
-from actadd_lens.reproduction.setup import Setup
-from actadd_lens.sweeps.identity import plain
-from actadd_lens.vectors.files import write_atomically
+from actadd_lens.reproduction.measurements import Change, Measurements
+from actadd_lens.statistics import ClusterInterval
+from actadd_lens.sweeps import Result
+from actadd_lens.vectors.files import prepare_directory, write_atomically
 
-BESIDE = ("rows.parquet", "summary.csv", "figure.png", "figure.pdf")
-"""Files of an outcome, beside what it says."""
+FILES = ("rows.parquet", "summary.csv", "figure.png", "figure.pdf")
+"""Files of an outcome, next to ``outcome.json``."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What an experiment measured and what it says."""
+class Measured:
+    """All that an experiment measured: enough to judge, tabulate and draw without the model."""
 
-    rows: pd.DataFrame
-    """Tidy: every value."""
-    summary: pd.DataFrame
-    """Tidy: every cell with ``mean``, ``low``, ``high``, ``n``."""
-    shown: pd.DataFrame
-    """The table of the report, as text with intervals."""
-    figure: Figure
-    """The figure of the report."""
-    verdicts: Sequence[Verdict]
-    """One for each criterion, in order."""
+    parts: Mapping[str, Measurements]
+    """Measurements by name: one for each concept, data split or kind of text."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What else judging needs, such as the layer in use: plain JSON."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Lines of the set-up: vector, layer, coefficient, counts."""
+    """Lines of the set-up for the report: vector, layer, coefficient, counts."""
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables of another form that the figure needs."""
+
+    def values(
+        self, metric: str, run: str = "steered", **labels: Any
+    ) -> dict[str, ClusterInterval]:
+        """``Measurements.value`` of every part."""
+        return {name: part.value(metric, run, **labels) for name, part in self.parts.items()}
+
+    def changes(self, metric: str, **options: Any) -> dict[str, Change]:
+        """``Measurements.change`` of every part."""
+        return {name: part.change(metric, **options) for name, part in self.parts.items()}
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Tidy: every value, with its part."""
+        return _joined({name: part.frame for name, part in self.parts.items()})
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Tidy: every configuration with ``mean``, ``low``, ``high``, ``n``, with its part."""
+        return _joined({name: part.summary for name, part in self.parts.items()})
+
+    def save(self, directory: Path) -> None:
+        """Write a file for each part, then ``measured.json``: where that is, all of it is."""
+        place = prepare_directory(directory / "measured")
+        for i, part in enumerate(self.parts.values()):
+            part.result.save(place / f"{i}.parquet")
+        for name, frame in self.frames.items():
+            frame.to_parquet(place / f"{name}.parquet", index=False)
+        about = {"parts": [*self.parts], "notes": self.notes, "facts": self.facts}
+        about["frames"] = [*self.frames]
+        write_atomically(directory / "measured.json", _json(about))
+
+    @classmethod
+    def load(cls, directory: Path) -> "Measured | None":
+        """What ``save`` wrote to a directory; None if there is nothing.
+
+        Raises:
+            SweepFileError: Something else is there.
+        """
+        place = directory / "measured.json"
+        if not place.exists():
+            return None
+        about = _read(place)
+        try:
+            parts = {
+                name: Measurements(Result.load(directory / "measured" / f"{i}.parquet"))
+                for i, name in enumerate(about["parts"])
+            }
+            frames = {
+                name: pd.read_parquet(directory / "measured" / f"{name}.parquet")
+                for name in about["frames"]
+            }
+            return cls(parts, about["notes"], about["facts"], frames)
+        except (KeyError, TypeError) as error:
+            raise _unreadable(place, error) from error
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedOutcome:
     """An outcome on disk: what reports are written from."""
 
     name: str
     verdicts: tuple[Verdict, ...]
     facts: Mapping[str, str]
-    shown: list[dict[str, str]]
+    table: list[dict[str, str]]
     provenance: Mapping[str, Any]
     command: str
     seconds: float
-    """Of the process that made it whole; it may have been interrupted before."""
-    asked: list[dict[str, Any]]
-    """What was asked of the model; see ``work.Ask``."""
+    """Of the process that finished it; it may have been interrupted before."""
 
 
-def keep(name: str, outcome: Outcome, setup: Setup, seconds: float, command: str) -> Kept:
-    """Write an outcome: the table as Parquet and CSV, the figure, and what it says as JSON.
-
-    The JSON is written last: where it is, all of it is.
+def save(
+    directory: Path,
+    name: str,
+    measured: Measured,
+    verdicts: Sequence[Verdict],
+    table: pd.DataFrame,
+    figure: Figure,
+    *,
+    provenance: Mapping[str, Any],
+    command: str,
+    seconds: float,
+) -> SavedOutcome:
+    """Write rows and summary, the figure, and last ``outcome.json``: where that is, all of it is.
 
     Raises:
         OutputError: The directory cannot be written to.
     """
-    directory, content = setup.directory, BytesIO()
-    parquet = outcome.rows.assign(**{c: _one_type(outcome.rows[c]) for c in _mixed(outcome.rows)})
-    parquet.to_parquet(content, index=False)
+    rows, content = measured.rows, BytesIO()
+    rows.assign(**{c: _as_text(rows[c]) for c in _mixed(rows)}).to_parquet(content, index=False)
     write_atomically(directory / "rows.parquet", content.getvalue())
-    write_atomically(directory / "summary.csv", outcome.summary.to_csv(index=False).encode())
+    write_atomically(directory / "summary.csv", measured.summary.to_csv(index=False).encode())
     for suffix in ("png", "pdf"):
-        save(outcome.figure, directory / f"figure.{suffix}")
-    kept = Kept(
-        name,
-        tuple(outcome.verdicts),
-        {**outcome.facts, **setup.found},
-        [{str(k): str(v) for k, v in line.items()} for line in outcome.shown.to_dict("records")],
-        plain(setup.provenance),
-        command,
-        round(seconds, 1),
-        [asdict(ask) for ask in setup.asked],
+        save_figure(figure, directory / f"figure.{suffix}")
+    lines = [{str(k): str(v) for k, v in line.items()} for line in table.to_dict("records")]
+    saved = SavedOutcome(
+        name, tuple(verdicts), dict(measured.facts), lines, provenance, command, round(seconds, 1)
     )
-    text = json.dumps(asdict(kept), indent=1, ensure_ascii=False)
-    write_atomically(directory / "outcome.json", text.encode())
-    return kept
+    write_atomically(directory / "outcome.json", _json(asdict(saved)))
+    return saved
 
 
-def kept_in(directory: Path) -> Kept | None:
+def saved_in(directory: Path) -> SavedOutcome | None:
     """The outcome in a directory; None if there is none, or not all of it.
 
     Raises:
         SweepFileError: Something else is there.
     """
     place = directory / "outcome.json"
-    if not all((directory / name).exists() for name in (place.name, *BESIDE)):
+    if not all((directory / name).exists() for name in (place.name, *FILES)):
         return None
+    read = _read(place)
+    try:
+        verdicts = tuple(Verdict(**verdict) for verdict in read.pop("verdicts"))
+        return SavedOutcome(verdicts=verdicts, **read)
+    except (KeyError, TypeError) as error:
+        raise _unreadable(place, error) from error
+
+
+def _read(place: Path) -> dict[str, Any]:
     try:
         read = json.loads(place.read_text(encoding="utf-8"))
-        verdicts = tuple(Verdict(**verdict) for verdict in read.pop("verdicts"))
-        return Kept(verdicts=verdicts, **read)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SweepFileError(
-            f"cannot read {place} ({type(error).__name__}: {error}): remove it, or give another "
-            "directory"
-        ) from error
+        if not isinstance(read, dict):
+            raise TypeError(f"it holds {type(read).__name__}, not an object")
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(place, error) from error
+    return read
+
+
+def _unreadable(place: Path, error: Exception) -> SweepFileError:
+    return SweepFileError(
+        f"cannot read {place} ({type(error).__name__}: {error}): remove it, or give another "
+        "directory"
+    )
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode()
+
+
+def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([f.assign(part=name) for name, f in frames.items()], ignore_index=True)
 
 
 def _mixed(rows: pd.DataFrame) -> list[str]:
-    """Columns that hold values of several types, as positions do; a file has one type a column."""
+    """Columns with values of several types, such as positions; a file has one type per column."""
     return [
         str(c)
         for c in rows
-        if rows[c].dtype == object
-        and len({type(value) for value in rows[c] if value is not None}) > 1
+        if rows[c].dtype == object and len({type(value) for value in rows[c].dropna()}) > 1
     ]
 
 
-def _one_type(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    return pd.Series([None if v is None else str(v) for v in column], dtype=object)
+def _as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    return pd.Series([None if pd.isna(v) else str(v) for v in column], dtype=object)

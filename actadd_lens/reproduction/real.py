@@ -1,4 +1,4 @@
-"""The material of hub models: the paper's data sets and pairs, judged by metrics."""
+"""The paper's data sets and contrast pairs for real models, judged by metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,55 +7,56 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from actadd_lens import metrics
 from actadd_lens.errors import DataError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics import ContainsAny, Fluency, Relevance, Repetition, Sentiment, Toxicity
 from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.presets import PRESETS, shape_of
 from actadd_lens.models.tokens import encode
 from actadd_lens.reproduction import data
 from actadd_lens.reproduction.concepts import PAPER, Concept, Fact
-from actadd_lens.reproduction.presets import PRESETS, shape_of
 from actadd_lens.reproduction.vocabulary import FILLER, OPEN_PROMPTS, OPENINGS, PAIRS, WORDS
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 
 PROMPT_TOKENS: Final = 32
-"""Of a review that is gone on with."""
+"""Of a review that the model continues, at most."""
 DOCUMENT_TOKENS: Final = 256
 _SPARE: Final = 2
-"""Prompts read for each that is wanted: those shorter than the pairs are dropped."""
+"""Prompts loaded per prompt needed: those shorter than the pairs are dropped."""
 _LONGEST_TOKEN: Final = 16
 """Characters of a token, on the mean of a text, at most."""
 _READ: Final = ("weddings",)
-"""Concepts whose setting in the paper is that of texts which are read, its figure 2."""
+"""Concepts whose setting in the paper is for texts that are only read, its figure 2."""
 _LOOKED_THROUGH: Final = 50
-"""Documents of the corpus that are looked through for each that is wanted: topics are rare."""
+"""Documents of the corpus searched per document needed: topics are rare."""
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Who reads what a real model writes."""
+    """The models that judge completions."""
 
     sentiment: str | None = None
     """A text classifier with the labels positive and negative, such as the paper's
     "siebert/sentiment-roberta-large-english"; VADER's rules by default."""
     toxicity: str = "unitary/toxic-bert"
-    """A text classifier with the label toxic, or "perspective", the paper's."""
+    """A text classifier with the label toxic; the paper has Perspective."""
     relevance: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A sentence-embedding model."""
 
 
 @dataclass(frozen=True)
-class Reads:
-    """Whether a metric of a completion is on one side of a bound: 1.0 or 0.0; NaN stays NaN."""
+class Within:
+    """Whether a metric of a completion is within bounds: 1.0 or 0.0; NaN stays NaN."""
 
     name: str
     metric: CompletionMetric
     at_least: float = float("-inf")
     below: float = float("inf")
-    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
+
+    kind: ClassVar[Kind] = "completions"
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0, 0.0 or NaN a completion."""
@@ -73,10 +74,9 @@ class Coherent:
 
     fluency: CompletionMetric
     name: ClassVar[str] = "coherent"
-    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
-    reads_again: ClassVar[bool] = True
-    """The judge is the model that is steered."""
+
+    kind: ClassVar[Kind] = "completions"
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion."""
@@ -96,7 +96,7 @@ class Real:
     data: str | Path | None = None
     """Where the data are; see ``corpora``."""
     prompts: int = 1000
-    """Wanted of each split."""
+    """Of each split, if the data have as many."""
     judges: Judges = field(default_factory=Judges)
     topics: Sequence[str] = tuple(WORDS)
     caveat: str = ""
@@ -129,7 +129,7 @@ class Real:
         return Relevance(self.judges.relevance)
 
     def concept(self, name: str) -> Concept:
-        """See ``Material``."""
+        """See ``DataSet``."""
         if name in ("sentiment", "reversed"):
             return self._sentiment(name)
         return self._toxicity() if name == "register" else self._topic(name)
@@ -141,7 +141,7 @@ class Real:
     def documents(self, n: int) -> Sequence[str]:
         """From OpenWebText: half of them with words of the first topic, as far as there are."""
         on = ContainsAny(WORDS[self.topics[0]])
-        longest = min(DOCUMENT_TOKENS, int(self.model.cfg.n_ctx) // 2)
+        longest = min(DOCUMENT_TOKENS, BridgeModel(self.model).n_ctx // 2)
         about: list[str] = []
         others: list[str] = []
         for page in islice(data.pages(self.data), _LOOKED_THROUGH * n):
@@ -178,10 +178,10 @@ class Real:
         judge = self.judges.sentiment
         # VADER calls what lies between these neutral; a classifier knows two sides.
         up, down = (0.05, -0.05) if judge is None else (0.5, 0.5)
-        read = Sentiment(judge)
+        score = Sentiment(judge)
         sides = {
-            "positive": Reads("positive", read, at_least=up),
-            "negative": Reads("negative", read, below=down),
+            "positive": Within("positive", score, at_least=up),
+            "negative": Within("negative", score, below=down),
         }
         reviews = [
             data.imdb(self.data, label=given, split=split, n=_SPARE * self.prompts)
@@ -196,15 +196,13 @@ class Real:
         )
 
     def _toxicity(self) -> Concept:
-        asked = self.judges.toxicity
-        read = metrics.Perspective() if asked == "perspective" else Toxicity(asked)
         records = data.toxicity_prompts(self.data, n=2 * _SPARE * self.prompts)
         texts = [self._cut(record.text, self._prompt_tokens) for record in records]
         return self._made(
             "register",
             PAIRS["sentiment"],
             [texts[::2], texts[1::2]],
-            Reads("not_toxic", read, below=0.5),
+            Within("not_toxic", Toxicity(self.judges.toxicity), below=0.5),
             "completions that are not toxic",
         )
 
@@ -237,15 +235,16 @@ class Real:
                 f"{len(selection)} selection and {len(test)} test prompts for {name}: both splits "
                 "need some that the other has not; give more records"
             )
-        known = {"reading" if name in _READ else "cell": self._paper_cell(name, first)}
+        kind = "reading_setting" if name in _READ else "setting"
+        known = {kind: self._paper_setting(name, first)}
         return Concept(
             name, first, tuple(others), tuple(selection), tuple(test), success, wanted,
-            origin=PAPER if known.get("cell") else "", **known,
+            origin=PAPER if known.get("setting") else "", **known,
         )  # fmt: skip
 
-    def _paper_cell(self, name: str, pair: ContrastPair) -> tuple[int, float] | None:
+    def _paper_setting(self, name: str, pair: ContrastPair) -> tuple[int, float] | None:
         """The paper's layer and coefficient, if it has any for this model and this pair."""
-        ours = str(self.model.cfg.model_name).rstrip("/").rsplit("/", 1)[-1]
+        ours = BridgeModel(self.model).name.rstrip("/").rsplit("/", 1)[-1]
         for preset in PRESETS.values():
             setting = preset.paper.get(name)
             if (
@@ -259,13 +258,13 @@ class Real:
 
     @property
     def _prompt_tokens(self) -> int:
-        return min(PROMPT_TOKENS, int(self.model.cfg.n_ctx) // 4)
+        return min(PROMPT_TOKENS, BridgeModel(self.model).n_ctx // 4)
 
     def _cut(self, text: str, n_tokens: int) -> str:
-        """A text's beginning of so many tokens at most, BOS counted, in whole words."""
+        """The beginning of a text: at most ``n_tokens`` tokens with BOS, in whole words."""
         text = " ".join(text[: _LONGEST_TOKEN * n_tokens].replace("<br />", " ").split())
         ids = encode(self.model, text)
         if len(ids) <= n_tokens:
             return text
-        kept: str = self.model.tokenizer.decode(ids[1:n_tokens])
-        return text[: len(kept)].rpartition(" ")[0]
+        start: str = self.model.tokenizer.decode(ids[1:n_tokens])
+        return text[: len(start)].rpartition(" ")[0]

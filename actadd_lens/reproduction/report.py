@@ -2,120 +2,94 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from actadd_lens.reproduction.criteria import Verdict, criteria, question, set_up
-from actadd_lens.reproduction.outcome import Kept
+from actadd_lens.reproduction.outcome import SavedOutcome
+from actadd_lens.reproduction.registry import Experiment
 
 WORDS = ("reproduced", "not reproduced", "not testable here")
 
 
-@dataclass(frozen=True)
-class Description:
-    """What an experiment says of itself."""
-
-    name: str
-    docstring: str
-    paper: str
-    """Set-up and figures that the paper reports, or that it reports none."""
-    differs: str
-    """What is done otherwise than in the paper, beside model and data."""
-
-
-def report(about: Description, kept: Kept, *, level: int = 1, figure: str) -> str:
+def report(own: Experiment, saved: SavedOutcome, *, level: int = 1, figure: str) -> str:
     """The report of an experiment.
 
     Args:
-        about: The experiment.
-        kept: What came of it.
+        own: The experiment.
+        saved: Its outcome.
         level: Of its heading.
-        figure: Path of the figure, from where the report stands.
+        figure: Path of the figure, relative to the report.
     """
-    heads = "#" * level
     parts = [
-        f"{heads} {about.name}",
-        f"**{question(about.docstring)}**",
-        set_up(about.docstring),
-        _lines(_setting(kept)),
-        f"![{about.name}]({figure})",
-        _table(kept.shown),
-        _answers(about, kept.verdicts),
-        f"**The paper.** {about.paper}",
-        f"**What differs.** {about.differs}",
-        f"    {kept.command}\n\ntook {kept.seconds:.0f} s, since it was last resumed if it was. "
+        f"{'#' * level} {own.name}",
+        f"**{own.question}**",
+        own.design,
+        "\n".join(f"- {name}: {value}" for name, value in _setting(saved).items()),
+        f"![{own.name}]({figure})",
+        _table(saved.table),
+        _table(_answers(own, saved)),
+        f"**The paper.** {own.paper}",
+        f"**What differs.** {own.differs}",
+        f"    {saved.command}\n\ntook {saved.seconds:.0f} s, since it was last resumed if it was. "
         "Brackets are 95 % intervals, over prompts unless it says otherwise; every value is in "
         "`rows.parquet`, every mean in `summary.csv`.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def overview(found: Sequence[tuple[Description, Kept]]) -> str:
+def overview(found: Sequence[tuple[Experiment, SavedOutcome]]) -> str:
     """A table of every criterion with its verdict, and how many are reproduced.
 
     It links to the headings of reports in the same document.
     """
-    verdicts = [verdict for _, kept in found for verdict in kept.verdicts]
+    verdicts = [verdict for _, saved in found for verdict in saved.verdicts]
     counted = Counter(verdict.word for verdict in verdicts if verdict.key.startswith("F"))
     tally = ", ".join(f"{counted[word]} {word}" for word in WORDS)
     lines = [
-        {
-            "experiment": f"[{about.name}](#{about.name})",
-            "criterion": f"{verdict.key}. {criteria(about.docstring)[verdict.key]}",
-            "verdict": f"**{verdict.word}**",
-            "figures": verdict.shown,
-        }
-        for about, kept in found
-        for verdict in kept.verdicts
+        {"experiment": f"[{own.name}](#{own.name})", **answer}
+        for own, saved in found
+        for answer in _answers(own, saved)
     ]
     intro = (
         f"Of {sum(counted.values())} findings of the paper (F): {tally}. Criteria marked Q are "
-        "questions that the paper leaves open. Each verdict is computed from the figures by the "
-        "criterion beside it, which stands in the docstring of the experiment."
+        "questions that the paper leaves open. Each verdict is computed from the numbers next to "
+        "it, by the criterion that the experiment's file states."
     )
     caveat = str(found[0][1].provenance["caveat"])
     return "\n\n".join(part for part in (intro, caveat, _table(lines)) if part)
 
 
-def _setting(kept: Kept) -> dict[str, str]:
-    made = kept.provenance
+def _setting(saved: SavedOutcome) -> dict[str, str]:
+    made = saved.provenance
     sampling = ", ".join(f"{name} {value}" for name, value in made["sampling"].items())
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     return {
         "model": f"{made['model']} (weights {made['weights']}, {made['precision']})",
-        "material": made["material"],
-        **kept.facts,
+        "data": made["data"],
+        **saved.facts,
         "sampling": f"{sampling}, seed {made['seed']}; the same in every run",
         "versions": versions,
     }
 
 
-def _answers(about: Description, verdicts: Sequence[Verdict]) -> str:
-    asked = criteria(about.docstring)
-    return _table(
-        [
-            {
-                "criterion": f"{v.key}. {asked[v.key]}",
-                "verdict": f"**{v.word}**",
-                "figures": v.shown,
-            }
-            for v in verdicts
-        ]
-    )
-
-
-def _lines(pairs: Mapping[str, str]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in pairs.items())
+def _answers(own: Experiment, saved: SavedOutcome) -> list[dict[str, str]]:
+    return [
+        {
+            "criterion": f"{criterion.key}. {criterion.text}",
+            "verdict": f"**{verdict.word}**",
+            "numbers": verdict.evidence,
+        }
+        for criterion, verdict in zip(own.criteria, saved.verdicts, strict=True)
+    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table; what would end a cell is escaped."""
+    """A Markdown table; characters that would end a field are escaped."""
     if not rows:
         return ""
     head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([_cell(row[name]) for name in head] for row in rows)]
+    lines = [head, ["---"] * len(head), *([_field(row[name]) for name in head] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(value: object) -> str:
+def _field(value: object) -> str:
     return str(value).replace("|", r"\|").replace("\n", " ").replace("<", "&lt;")

@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from actadd_lens.errors import PromptError
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import tokenize
-from actadd_lens.reproduction.concepts import Concept, Material, Sound
-from actadd_lens.reproduction.readings import Readings
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.tokens import encode, tokenize
+from actadd_lens.reproduction.concepts import CoherentSuccess, Concept, DataSet
+from actadd_lens.reproduction.measurements import Measurements
 from actadd_lens.reproduction.sizes import Sizes
-from actadd_lens.reproduction.work import Ask
-from actadd_lens.sweeps import Best, Result, SweepResult
+from actadd_lens.sweeps import Best
 from actadd_lens.sweeps.configurations import STEERED, Configuration, Grid, Run, clean_configuration
 from actadd_lens.sweeps.controls import Steered, make_control
 from actadd_lens.sweeps.identity import fingerprint, hashed
@@ -29,51 +29,49 @@ from actadd_lens.vectors.provenance import source
 from actadd_lens.vectors.vector import SteeringVector
 
 BASELINES = ("random", "random:1", "random:2", "negated", "prompted", "mean_difference")
-"""Beside the clean run, in every table."""
+"""Runs that every table compares with, apart from the clean one."""
+OF_VECTOR = BASELINES[:4]
+"""Those that depend on the vector."""
 SEARCHED = (1.0, 2.0, 4.0, 6.0)
-"""Coefficients that are tried where none is known."""
+"""Coefficients that are tried if none is known."""
 MEAN_LAYERS = 6
 """Layers at most that a mean difference is tried at."""
-LAYER_AXES = ("layer", "recorded")
-"""Labels of cells that more layers of a model give more values."""
 MEAN_SEARCHED = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 """Coefficients of the mean difference, which is added at every position, not at a few."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A model with its material, and how much is measured of it."""
+    """A model with its data set, and how much is measured."""
 
     model: Bridge
     """Any TransformerBridge with a tokenizer."""
-    material: Material
-    """What it is asked."""
+    data: DataSet
+    """Concepts, texts and judges."""
     sizes: Sizes
     """How much is measured."""
     directory: Path
-    """Of the experiment that is run: what is measured is committed to files in it."""
+    """Of the experiment: completions and values are committed to files in it."""
     seed: int = 0
     """Of completions and of random vectors."""
     progress: bool = True
     """Whether to show progress."""
     batch_size: int | None = None
     """Completions decoded at once; they do not depend on it."""
-    asked: list[Ask] = field(default_factory=list, compare=False)
-    """What was asked of the model until now."""
-    found: dict[str, str] = field(default_factory=dict, compare=False)
+    searched: dict[str, str] = field(default_factory=dict, compare=False)
     """What was searched for until now, for reports."""
-    _searched: dict[str, Best] = field(default_factory=dict, compare=False)
-    """The best cell of each search, by its name."""
+    _best: dict[str, Best] = field(default_factory=dict, compare=False)
+    """The best configuration of each search, by its name."""
 
     @property
     def searches(self) -> Path:
-        """Where searches are kept, for all experiments beside this one."""
+        """Where searches are stored, for all experiments in the directory next to this one."""
         return self.directory.parent / "searches"
 
     @property
     def n_layers(self) -> int:
         """Of the model."""
-        return bridge.n_layers(self.model)
+        return BridgeModel(self.model).n_layers
 
     @cached_property
     def layers(self) -> list[int]:
@@ -84,17 +82,17 @@ class Setup:
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """Sampling options of every run."""
-        return {"max_new_tokens": self.sizes.new_tokens, **self.material.sampling}
+        return {"max_new_tokens": self.sizes.new_tokens, **self.data.sampling}
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What decides the figures: model, material, sizes, sampling, seed, versions."""
+        """What decides the values: model, data, sizes, sampling, seed, versions."""
         return {
-            "model": str(self.model.cfg.model_name),
+            "model": BridgeModel(self.model).name,
             "weights": fingerprint(self.model),
-            "precision": str(self.model.cfg.dtype),
-            "material": self.material.name,
-            "caveat": self.material.caveat,
+            "precision": str(BridgeModel(self.model).dtype),
+            "data": self.data.name,
+            "caveat": self.data.caveat,
             "sizes": asdict(self.sizes),
             "sampling": self.sampling,
             "seed": self.seed,
@@ -103,61 +101,104 @@ class Setup:
 
     def concept(self, name: str) -> Concept:
         """A concept with as many prompts as the sizes say, each as long as its pairs."""
-        return self.material.concept(name).fitted(self.model, self.sizes.prompts)
+        return self.data.concept(name).fitted(self.model, self.sizes.prompts)
 
-    def cell(self, concept: Concept) -> tuple[int, float]:
+    def topic(self) -> Concept:
+        """The first topic: weddings."""
+        return self.concept(self.data.topics[0])
+
+    def concepts(self, *names: str) -> dict[str, Concept]:
+        """Concepts by name; by default sentiment and the first topic."""
+        return {n: self.concept(n) for n in names or ("sentiment", self.data.topics[0])}
+
+    def setting(self, concept: Concept) -> tuple[int, float]:
         """Its layer and coefficient: known ones, or the best of a search on selection prompts.
 
-        The search is over every layer and ``SEARCHED``; of equal cells the one of the least
-        coefficient, then the lowest layer is taken.
+        The search tries every layer and ``SEARCHED``. If several are equally good, the one with
+        the smallest coefficient, then the lowest layer is taken.
         """
-        if concept.cell is not None:
-            return concept.cell
+        if concept.setting is not None:
+            return concept.setting
+        best = self._search("search", concept, self.search_grid(concept))
+        return best.layer, float(best.coefficient or 1)
+
+    def search_grid(self, concept: Concept) -> list[Configuration]:
+        """The configurations that a search for layer and coefficient tries, and the clean run."""
         grid = Grid({concept.name: concept.pair}, tuple(self.layers), SEARCHED, ("front",), ())
-        cells = list(grid.configurations(self.model, self.seed))
-        best = self._best(self._search_of(concept), cells, concept)
-        return best.layer, best.coefficient
+        return list(grid.configurations(self.model, self.seed))
 
-    @staticmethod
-    def _search_of(concept: Concept, kind: str = "search") -> str:
-        """What a search is called, here and in its file."""
-        return f"{kind}_{concept.name}_{hashed(concept.selection)}"
+    def _search(self, kind: str, concept: Concept, cells: Sequence[Configuration]) -> Best:
+        """The configuration with the most coherent successes on the selection prompts.
 
-    def _best(self, name: str, cells: Sequence[Configuration], concept: Concept) -> Best:
-        """The cell with the most sound successes on the selection prompts.
-
-        It is searched for once, and kept beside the experiments' directories for all of them.
+        It is searched for once, and stored next to the experiments' directories for all of them.
         """
-        if name not in self._searched:
-            place = prepare_directory(self.searches)
-            found = self.measured(
-                name, cells, concept.selection, [self.sought(concept)], directory=place
-            )
-            result = SweepResult(found.frame, found.provenance)
-            self._searched[name] = result.best(Sound.name)
-        return self._searched[name]
+        name = _search_name(kind, concept)
+        if name not in self._best:
+            found = self.measure(
+                name, cells, concept.selection, self.scores(concept, "objective"),
+                directory=prepare_directory(self.searches),
+            )  # fmt: skip
+            self._best[name] = found.best("objective")
+        return self._best[name]
 
-    def sought(self, concept: Concept) -> Sound:
-        """What a search for the concept's layer or coefficient looks for."""
-        return Sound(concept.success, self.material.coherence)
+    def scores(self, concept: Concept, *names: str) -> dict[str, Metric]:
+        """Metrics by the names that they have in measurements.
+
+        Args:
+            concept: Whose success is measured.
+            *names: "success"; "coherence"; "relevance"; "objective", which is 1.0 where a
+                completion is a success and coherent.
+        """
+        known = {
+            "success": concept.success,
+            "coherence": self.data.coherence,
+            "relevance": self.data.relevance,
+            "objective": CoherentSuccess(concept.success, self.data.coherence),
+        }
+        return {name: known[name] for name in names}
 
     def vector(self, pair: ContrastPair, layer: int) -> SteeringVector:
         """The vector of a pair."""
         return extract(self.model, pair, [layer])[layer]
 
+    def long_enough(self, prompts: Sequence[str], rows: int) -> list[str]:
+        """The prompts that have at least as many tokens as a vector has rows."""
+        lengths = map(len, tokenize(self.model, prompts))
+        return [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
+
+    def fitting(self, concept: Concept, texts: Sequence[str], after: int = 1) -> list[str]:
+        """Texts with ``after`` predictions after the vector's rows, that fit with the prompt.
+
+        Raises:
+            PromptError: There are none.
+        """
+        rows = concept.pair.tokens(self.model).shape[1]
+        most = BridgeModel(self.model).n_ctx - len(encode(self.model, concept.pair.positive))
+        found = [t for t in self.long_enough(texts, rows + after + 1) if self.length(t) <= most]
+        if not found:
+            raise PromptError(
+                f"none of {len(texts)} texts for {concept.name} has {rows + after + 1} to {most} "
+                "tokens (BOS included), which the vector and the context need: give others"
+            )
+        return found
+
+    def length(self, text: str) -> int:
+        """Tokens of a text, BOS included."""
+        return len(encode(self.model, text))
+
     def baselines(self, concept: Concept) -> list[Configuration]:
-        """The clean run, the steered one at the concept's cell, and every baseline.
+        """The clean run, the steered one at the concept's setting, and every baseline.
 
         The mean difference has a coefficient of its own, searched for: it is added at every
-        position, so that of the pair would not suit it.
+        position, so the pair's coefficient would not suit it.
         """
-        layer, c = self.cell(concept)
-        steered = self.arms(concept, self.vector(concept.pair, layer), c)
+        layer, c = self.setting(concept)
+        steered = self.conditions(concept, self.vector(concept.pair, layer), c)
         mean, found = self.mean_difference(concept)
-        where = {**_labels(concept, mean, found), "run": "mean_difference"}
-        return [clean_configuration(), *steered, Configuration(where, Run((found * mean,)))]
+        labels = {**_labels(concept, mean, found), "run": "mean_difference"}
+        return [clean_configuration(), *steered, Configuration(labels, Run((found * mean,)))]
 
-    def arms(
+    def conditions(
         self,
         concept: Concept,
         vector: SteeringVector,
@@ -165,24 +206,23 @@ class Setup:
         controls: Sequence[str] = BASELINES[:-1],
         **labels: Any,
     ) -> list[Configuration]:
-        """The cell of a vector of a concept, and those of its controls.
+        """The steered run of a vector, then its controls.
 
         Args:
-            concept: What it is for; "prompted" puts its positive prompt in front.
+            concept: What the vector is for; "prompted" puts its positive prompt in front.
             vector: Without its coefficient.
             c: The coefficient.
             controls: By name; see ``sweep``.
-            **labels: Of these cells, in place of the vector's own or beside them.
+            **labels: Further labels, or other values for the vector's own.
         """
-        where = {**_labels(concept, vector, c), **labels}
-        cells = [Configuration({**where, "run": STEERED}, Run((c * vector,)))]
+        labels = {**_labels(concept, vector, c), **labels}
+        cells = [Configuration({**labels, "run": STEERED}, Run((c * vector,)))]
         for name in controls:
-            run = (
-                Run(prefix=concept.pair.positive)
-                if name == "prompted"
-                else Run((make_control(name, Steered(c * vector, self.seed)),))
-            )
-            cells.append(Configuration({**where, "run": name}, run))
+            if name == "prompted":
+                run = Run(prefix=concept.pair.positive)
+            else:
+                run = Run((make_control(name, Steered(c * vector, self.seed)),))
+            cells.append(Configuration({**labels, "run": name}, run))
         return cells
 
     def grid(
@@ -190,7 +230,7 @@ class Setup:
     ) -> list[Configuration]:
         """Every layer and coefficient with every baseline, and the clean run.
 
-        The mean difference has the coefficient of its cell here.
+        The mean difference has the coefficient of its configuration here.
         """
         pairs = {concept.name: concept.pair}
         pairs |= {f"other {i}": pair for i, pair in enumerate(concept.others)}
@@ -201,11 +241,11 @@ class Setup:
         return list(grid.configurations(self.model, self.seed))
 
     def mean_difference(self, concept: Concept) -> tuple[SteeringVector, float]:
-        """Contrastive activation addition as it does best, and its coefficient.
+        """Contrastive activation addition at its best, and its coefficient.
 
-        What is searched on the selection prompts: the coefficient; the layer, of some spread
-        evenly; and the token that the differences are taken at, the last of a pair or the one
-        before it, as the last may be a full stop.
+        The search on the selection prompts covers the coefficient; some layers, spread evenly; and
+        the token that the differences are taken at, the last of a pair or the one before it, as
+        the last may be a full stop.
         """
         layers = self.layers[:: -(-len(self.layers) // MEAN_LAYERS)]
         means = {
@@ -217,123 +257,113 @@ class Setup:
             for token, by_layer in means.items()
             for mean in by_layer.values()
             for c in MEAN_SEARCHED
-            for cell in self.arms(concept, mean, c, (), pair=token)
+            for cell in self.conditions(concept, mean, c, (), pair=token)
         ]
-        best = self._best(
-            self._search_of(concept, "search_mean"), [clean_configuration(), *cells], concept
-        )
-        self.found[f"mean difference for {concept.name}"] = (
-            f"of {len(concept.pairs)} pairs, {best.pair}, coefficient {best.coefficient:g}, at "
+        best = self._search("search_mean", concept, [clean_configuration(), *cells])
+        self.searched[f"mean difference for {concept.name}"] = (
+            f"of {len(concept.pairs)} pairs, {best.vector}, coefficient {best.coefficient:g}, at "
             f"every position of layer {best.layer}; {_chosen(best)}, where "
-            f"{100 * best.value.mean:.0f} % are sound successes"
+            f"{100 * best.value.mean:.0f} % are coherent successes"
         )
-        return means[best.pair][best.layer], best.coefficient
+        return means[best.vector][best.layer], float(best.coefficient or 1)
 
-    def measured(
+    def measure(
         self,
         name: str,
         cells: Sequence[Configuration],
         prompts: Sequence[str],
-        metrics: Sequence[Metric],
+        metrics: Mapping[str, Metric],
         *,
         samples: int | None = None,
         directory: Path | None = None,
-    ) -> Result:
-        """Run cells on prompts; what is made is kept in a file of the experiment's directory.
+    ) -> Measurements:
+        """Run configurations on prompts; completions are stored in the experiment's directory.
 
         Args:
-            name: Of the file; once in an experiment.
-            cells: The clean one first.
+            name: Of the file; each once in an experiment.
+            cells: The configurations, the clean one first.
             prompts: Texts to continue or read.
-            metrics: Of completions or of logits.
-            samples: Completions a prompt, as the sizes say by default; 0 for logit metrics alone.
-            directory: Of the file, where it is not the experiment's.
+            metrics: Metrics of completions or of logits, by the names that they get here.
+            samples: Completions per prompt, as the sizes say by default; 0 for logit metrics only.
+            directory: Of the file, if it is not the experiment's.
 
         Raises:
-            KeyboardInterrupt: It was interrupted; the file goes on from there.
+            KeyboardInterrupt: It was interrupted; the same call continues from the file.
         """
         n = self.sizes.samples if samples is None else samples
         options = {**self.sampling, "batch_size": self.batch_size} if n else {}
-        self.asked.append(self._ask(name, cells, prompts, metrics, n))
-        found = measure(Measurement.of(
-            self.model, cells, prompts, metrics,
+        found: Result = measure(Measurement.of(
+            self.model, cells, prompts, list(metrics.values()),
             {"kind": name, "cells": _described(cells)},
             samples=n, seed=self.seed, store=(directory or self.directory) / f"{name}.sqlite",
             progress=self.progress, **options,
         ))  # fmt: skip
         if not found.complete:
             raise KeyboardInterrupt
-        return found
-
-    def _ask(
-        self,
-        name: str,
-        cells: Sequence[Configuration],
-        prompts: Sequence[str],
-        metrics: Sequence[Metric],
-        samples: int,
-    ) -> Ask:
-        runs = list(dict.fromkeys(cell.run for cell in cells))
-        layers = [run.steering[0].layer if run.steering else 0 for run in runs]
-        by_layer = max((_by_label(cells, axis) for axis in LAYER_AXES), key=len)
-        # A prompt in words is the same run at every layer.
-        shared = set.intersection(*by_layer.values()) if by_layer else set()
-        return Ask(
-            name,
-            len(runs),
-            len(prompts),
-            sum(map(len, tokenize(self.model, prompts))) / len(prompts),
-            "prompts",
-            samples,
-            self.sizes.new_tokens if samples else 0,
-            len(by_layer),
-            min((len(own - shared) for own in by_layer.values()), default=0),
-            1 - sum(layers) / len(layers) / self.n_layers,
-            judged=any(getattr(metric, "reads_again", False) for metric in metrics),
+        ours = {metric.name: name for name, metric in metrics.items()}
+        known = [[ours[metric], *rest] for metric, *rest in found.provenance["metrics"]]
+        return Measurements(
+            replace(
+                found,
+                frame=found.frame.assign(metric=found.frame["metric"].map(ours)),
+                provenance={**found.provenance, "metrics": known},
+            )
         )
 
-    def readings(self, name: str, *measured: Any, **options: Any) -> Readings:
-        """``measured``, with means and paired changes at hand."""
-        return Readings(self.measured(name, *measured, **options))
+    def measure_each(
+        self,
+        concepts: Mapping[str, Concept],
+        cells: Callable[[Concept], Sequence[Configuration]],
+        *scores: str,
+    ) -> dict[str, Measurements]:
+        """``measure`` on the test prompts of each concept, with some of its ``scores``."""
+        return {
+            name: self.measure(name, cells(c), c.test, self.scores(c, *scores))
+            for name, c in concepts.items()
+        }
 
-    def said(self, concept: Concept) -> dict[str, str]:
+    def describe(self, concept: Concept) -> dict[str, str]:
         """Lines of a set-up: the concept's pair, layer and coefficient, and prompts."""
-        layer, c = self.cell(concept)
-        known = concept.cell is not None
-        how = concept.origin if known else _chosen(self._searched[self._search_of(concept)])
-        short = len(concept.test) < self.sizes.prompts
-        asked = f" ({self.sizes.prompts} asked for)" if short else ""
+        layer, c = self.setting(concept)
+        if concept.setting is not None:
+            origin = concept.origin
+        else:
+            origin = _chosen(self._best[_search_name("search", concept)])
+        few = len(concept.test) < self.sizes.prompts
+        wanted = f" ({self.sizes.prompts} asked for)" if few else ""
         return {
             "vector": f"{concept.pair.positive!r} - {concept.pair.negative!r} at layer {layer} of "
-            f"{self.n_layers}, coefficient {c:g} ({how}), front",
-            "prompts": f"{len(concept.test)}{asked}, for {concept.wanted}",
+            f"{self.n_layers}, coefficient {c:g} ({origin}), front",
+            "prompts": f"{len(concept.test)}{wanted}, for {concept.wanted}",
         }
+
+    def describe_all(self, concepts: Mapping[str, Concept]) -> dict[str, str]:
+        """One line for each concept."""
+        return {name: "; ".join(self.describe(c).values()) for name, c in concepts.items()}
+
+
+def _search_name(kind: str, concept: Concept) -> str:
+    """The name of a search, here and of its file."""
+    return f"{kind}_{concept.name}_{hashed(concept.selection)}"
 
 
 def _chosen(best: Best) -> str:
-    """How a cell came about."""
+    """How a setting was found."""
     if best.tied == best.searched > 1:
-        return f"the first of {best.searched} cells, which all tie on the selection prompts"
-    return f"the best of {best.searched} cells on {best.value.n} selection prompts"
+        return (
+            f"the first of {best.searched} configurations, which all tie on the selection prompts"
+        )
+    return f"the best of {best.searched} configurations on {best.value.n} selection prompts"
 
 
 def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any]:
-    """Where a vector stands in a table."""
+    """The labels of a vector's configurations."""
     return {
         "pair": concept.name,
         "layer": vector.layer,
         "coefficient": c,
         "position": vector.position,
     }
-
-
-def _by_label(cells: Sequence[Configuration], name: str) -> dict[Any, set[Run]]:
-    """Runs by the value of a label, those of cells that have one."""
-    found: dict[Any, set[Run]] = {}
-    for cell in cells:
-        if cell.labels.get(name) is not None:
-            found.setdefault(cell.labels[name], set()).add(cell.run)
-    return found
 
 
 def _described(cells: Sequence[Configuration]) -> str:

@@ -1,4 +1,4 @@
-"""Where records come from: files of several kinds, or the hub; and where each of them stands."""
+"""Where records come from: files of several kinds, or the hub, each record with its place."""
 
 import json
 import re
@@ -39,12 +39,12 @@ class Corpus:
     patterns: tuple[str, ...]
     """Its files in a directory; the first pattern that finds any is the one that is read."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What ``datasets.load_dataset`` has to be told about ``hub``."""
+    """What ``datasets.load_dataset`` needs to know of ``hub``."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record that knows where it stands, so that an error can say it."""
+    """A record with its place, so that an error can name it."""
 
     place: str
     value: Any
@@ -84,11 +84,11 @@ def records(corpus: Corpus, source: Source, split: str = "train", **names: str) 
         corpus: Which.
         source: Where to look.
         split: Its name on the hub, and in patterns as ``{split}``.
-        **names: What else stands in patterns.
+        **names: What else patterns contain.
 
     Raises:
         DataError: No such place, no such file in it, or a file that cannot be read.
-        MissingExtraError: The hub is asked, but ``datasets`` is not installed.
+        MissingExtraError: The hub is needed, but ``datasets`` is not installed.
     """
     place = locate(corpus, source)
     if isinstance(place, str):
@@ -146,22 +146,14 @@ def locate(corpus: Corpus, source: Source) -> Path | str:
     if place.exists():
         return place
     name = str(source)
-    if isinstance(source, str) and not name.endswith(tuple(READERS)) and is_hub_name(name):
+    # A bare name such as "text" would make datasets read whatever is in the working directory.
+    hub_name = isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)
+    if hub_name and not name.endswith(tuple(READERS)):
         return name
     raise DataError(
-        f"no file or directory {name}, and it is no name on the Hugging Face hub (owner/name): "
+        f"no file or directory {name}, and it is not a name on the Hugging Face hub (owner/name): "
         f"{_remedy(corpus)}"
     )
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether it is of the form owner/name.
-
-    >>> is_hub_name("stanfordnlp/imdb"), is_hub_name("./imdb"), is_hub_name("text")
-    (True, False, False)
-    """
-    # A bare name such as "text" would make datasets read whatever is in the working directory.
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
 def hub_records(corpus: Corpus, name: str, **options: Any) -> Iterator[Record]:
@@ -201,7 +193,7 @@ def _files(corpus: Corpus, place: Path, **names: str) -> list[Path]:
     if place.is_file():
         if place.suffix in READERS:
             return [place]
-        raise DataError(f"{place} is of no known kind: give a file in {', '.join(READERS)}")
+        raise DataError(f"{place} is of an unknown kind: give a file in {', '.join(READERS)}")
     patterns = [pattern.format(**names) for pattern in corpus.patterns]
     for pattern in patterns:
         if found := sorted(path for path in place.glob(pattern) if path.is_file()):

@@ -1,102 +1,83 @@
-"""How large is a steering vector beside the residual stream that it is added to, by depth?
+"""The norms of vectors relative to the residual stream."""
 
-The vectors of "Love" - "Hate" and " weddings" - " " at every layer are set beside the stream of the
-prompts, where each row lands. A vector's ratio on a prompt is that of the row with the largest
-norm: the row of BOS is zero by construction, and where both texts have the same token, as a full
-stop, its row is zero at layer 0. Random vectors and the negative have the same norms by
-construction, so they are not listed again; prompting adds nothing; the mean difference is added at
-every position, and listed with the mean over positions.
-
-Criteria, fixed before the run:
-
-F1. The relative norm falls with depth: at c = 1 the ratio at the last layer is below that at the
-    middle layer, and that below the first layer's, for both pairs (paper: 1.30, .745, .383).
-F2. At the coefficient in use the vector is large: at the concept's layer and coefficient, the norm
-    of the largest row is at least half of the stream's norm there on the mean, for both pairs.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
 
 from actadd_lens import plots
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models import bridge
 from actadd_lens.plots.style import plain
 from actadd_lens.reproduction.concepts import Concept
-from actadd_lens.reproduction.criteria import Verdict, told
-from actadd_lens.reproduction.outcome import Outcome
-from actadd_lens.reproduction.readings import Readings, as_readings, text_of
+from actadd_lens.reproduction.criteria import Verdict, decide
+from actadd_lens.reproduction.measurements import as_measurements, format_interval, interval_in
+from actadd_lens.reproduction.outcome import Measured
+from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
-from actadd_lens.reproduction.work import Ask
 from actadd_lens.statistics import Interval
 from actadd_lens.sweeps.configurations import KEYS, STEERED
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.norms import dose, residual_norms
 from actadd_lens.vectors.vector import SteeringVector
 
-PAPER = (
-    "GPT-2-XL, Anger - Calm at coefficient 1: norm of the vector over that of the stream 1.30 at "
-    "layer 0, .745 at 20, .383 at 47; at coefficient 10 it takes most of the stream."
-)
-DIFFERS = (
-    "Two other pairs, the middle layer in place of 20 of 48, and means over many prompts, of the "
-    "largest row."
-)
 RATIO, ADDED, STREAM = "ratio", "vector_norm", "residual_norm"
+HEADS = {ADDED: "norm of the row", STREAM: "norm of the stream", RATIO: "ratio"}
 
 
-def run(setup: Setup) -> Outcome:
-    """Measure norms at every layer, and at each concept's cell."""
-    concepts = {name: setup.concept(name) for name in ("sentiment", setup.material.topics[0])}
-    vectors = {name: extract(setup.model, concept.pair) for name, concept in concepts.items()}
-    cells = {name: setup.cell(concept) for name, concept in concepts.items()}
-    depths = (0, setup.n_layers // 2, setup.n_layers - 1)
-    read = as_readings(
-        pd.concat(
-            [_norms(setup, concepts[name], vectors[name], cells[name]) for name in concepts],
-            ignore_index=True,
-        )
-    )
-    by_depth = {name: [_ratio(read, name, layer, 1.0) for layer in depths] for name in concepts}
-    in_use = {name: _ratio(read, name, *cells[name]) for name in concepts}
-    stream = residual_norms(setup.model, concepts["sentiment"].test)
-    figure = plots.norm_profile(stream, vectors=vectors["sentiment"])
-    pair, n = concepts["sentiment"].pair, len(concepts["sentiment"].test)
-    setup.asked.append(Ask("norms", 1, n, len(stream) / n / setup.n_layers, "prompts"))
-    title = f"{pair.positive!r} - {pair.negative!r}, coefficient 1; n = {n} prompts"
-    figure.axes[0].set_title(plain(title), loc="left", fontsize=9)
-    summary = read.summary()
-    return Outcome(
-        rows=read.frame,
-        summary=summary,
-        shown=_table(summary, depths, cells),
-        figure=figure,
-        verdicts=[
-            Verdict(
-                "F1",
-                told(
-                    all(a.mean > b.mean > c.mean for a, b, c in by_depth.values()),
-                    *(i for ratios in by_depth.values() for i in ratios),
-                ),
-                "; ".join(
-                    f"{name} {', '.join(f'{i.mean:.3g}' for i in ratios)}"
-                    for name, ratios in by_depth.items()
-                )
-                + f" at layers {', '.join(map(str, depths))}",
-            ),
-            Verdict(
-                "F2",
-                told(all(i.mean >= 0.5 for i in in_use.values()), *in_use.values()),
-                "; ".join(
-                    f"{name} {text_of(in_use[name], n=True)} at layer {cells[name][0]}, "
-                    f"c = {cells[name][1]:g}"
-                    for name in concepts
-                ),
-            ),
-        ],
+@experiment(
+    "norms",
+    question="""How large is a steering vector relative to the residual stream that it is added to,
+    by depth?""",
+    design="""The vectors of "Love" - "Hate" and " weddings" - " " at every layer are compared with
+    the stream of the prompts, where each row is added. A vector's ratio on a prompt is that of the
+    row with the largest norm: the row of BOS is zero by construction, and where both texts have the
+    same token, as a full stop, its row is zero at layer 0. Random vectors and the negative have the
+    same norms by construction, so they are not listed again; prompting adds nothing; the mean
+    difference is added at every position, and listed with the mean over positions.""",
+    criteria={
+        "F1": """The relative norm falls with depth: at c = 1 the ratio at the last layer is below
+        that at the middle layer, and that below the first layer's, for both pairs (paper: 1.30,
+        .745, .383).""",
+        "F2": """At the coefficient in use the vector is large: at the concept's layer and
+        coefficient, the norm of the largest row is at least half of the stream's norm there on the
+        mean, for both pairs.""",
+    },
+    paper="""GPT-2-XL, Anger - Calm at coefficient 1: norm of the vector over that of the stream
+    1.30 at layer 0, .745 at 20, .383 at 47; at coefficient 10 it takes most of the stream.""",
+    differs="""Two other pairs, the middle layer in place of 20 of 48, and means over many prompts,
+    of the largest row.""",
+)
+def norms(setup: Setup) -> Measured:
+    """Measure norms at every layer, and at each concept's setting."""
+    concepts = setup.concepts()
+    vectors = {name: extract(setup.model, c.pair) for name, c in concepts.items()}
+    settings = {name: setup.setting(c) for name, c in concepts.items()}
+    sentiment = concepts["sentiment"]
+    rows = [
+        (layer, norm)
+        for layer, vector in vectors["sentiment"].items()
+        for norm in vector.norms().tolist()
+    ]
+    return Measured(
+        {
+            name: as_measurements(_norms(setup, c, vectors[name], settings[name]))
+            for name, c in concepts.items()
+        },
+        notes={
+            "settings": {name: [*setting] for name, setting in settings.items()},
+            "depths": [0, setup.n_layers // 2, setup.n_layers - 1],
+            "title": f"{sentiment.pair.positive!r} - {sentiment.pair.negative!r}, coefficient 1; "
+            f"n = {len(sentiment.test)} prompts",
+        },
         facts={
-            **{name: setup.said(concept)["vector"] for name, concept in concepts.items()},
+            **{name: setup.describe(c)["vector"] for name, c in concepts.items()},
             "prompts": ", ".join(f"{len(c.test)} for {name}" for name, c in concepts.items()),
+        },
+        frames={
+            "stream": residual_norms(setup.model, sentiment.test),
+            "rows": pd.DataFrame(rows, columns=["layer", "norm"]),
         },
     )
 
@@ -105,61 +86,90 @@ def _norms(
     setup: Setup,
     concept: Concept,
     vectors: Mapping[int, SteeringVector],
-    cell: tuple[int, float],
+    setting: tuple[int, float],
 ) -> pd.DataFrame:
-    """Of the largest row of each layer's vector at c = 1, and of what is added at the cell."""
-    layer, c = cell
+    """Of the largest row of each layer's vector at c = 1, and of what the setting adds."""
+    layer, c = setting
     mean, found = setup.mean_difference(concept)
     added = [(vector, 1.0, STEERED) for vector in vectors.values()]
     added.append((mean, found, "mean_difference"))
     if c != 1:
         added.append((vectors[layer], c, STEERED))
-    doses = dose(setup.model, [scale * vector for vector, scale, _ in added], concept.test)
-    tokens = sum(map(len, tokenize(setup.model, concept.test))) / len(concept.test)
-    setup.asked.append(Ask("doses", 1, len(concept.test), tokens, "prompts"))
+    relative = dose(setup.model, [scale * vector for vector, scale, _ in added], concept.test)
     frames = []
-    for which, (vector, scale, control) in enumerate(added):
-        own = doses[doses["vector"] == which]
+    for which, (vector, scale, run) in enumerate(added):
+        own = relative[relative["vector"] == which]
         if run == STEERED:
             own = own[own["row"] == int(vector.norms().argmax())]
         means = own.groupby("prompt", sort=False)[["dose", ADDED, STREAM]].mean()
         long = means.rename(columns={"dose": RATIO}).reset_index().melt("prompt", var_name="metric")
-        frames.append(
-            long.assign(
-                pair=concept.name,
-                layer=vector.layer,
-                coefficient=scale,
-                position=vector.position,
-                run=control,
-            )
-        )
+        labels: dict[str, Any] = {"pair": concept.name, "layer": vector.layer, "coefficient": scale}
+        frames.append(long.assign(**labels, position=vector.position, run=run))
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]
 
 
-def _ratio(read: Readings, pair: str, layer: int, c: float) -> Interval:
-    return read.value(RATIO, pair=pair, layer=layer, coefficient=c)
+def _ratio(m: Measured, name: str, layer: int, c: float) -> Interval:
+    return m.parts[name].value(RATIO, layer=layer, coefficient=c)
 
 
-def _table(
-    summary: pd.DataFrame, depths: Sequence[int], cells: Mapping[str, tuple[int, float]]
-) -> pd.DataFrame:
+@norms.judge
+def judge(m: Measured) -> list[Verdict]:
+    """Compare three depths, and the norm in use with the stream."""
+    depths, settings = m.notes["depths"], m.notes["settings"]
+    by_depth = {name: [_ratio(m, name, layer, 1.0) for layer in depths] for name in m.parts}
+    in_use = {name: _ratio(m, name, *settings[name]) for name in m.parts}
+    return [
+        Verdict(
+            "F1",
+            decide(
+                all(a.mean > b.mean > c.mean for a, b, c in by_depth.values()),
+                *(i for ratios in by_depth.values() for i in ratios),
+            ),
+            "; ".join(
+                f"{name} {', '.join(f'{i.mean:.3g}' for i in ratios)}"
+                for name, ratios in by_depth.items()
+            )
+            + f" at layers {', '.join(map(str, depths))}",
+        ),
+        Verdict(
+            "F2",
+            decide(all(i.mean >= 0.5 for i in in_use.values()), *in_use.values()),
+            "; ".join(
+                f"{name} {format_interval(in_use[name], n=True)} at layer {layer}, c = {c:g}"
+                for name, (layer, c) in settings.items()
+            ),
+        ),
+    ]
+
+
+@norms.tabulate
+def tabulate(m: Measured) -> pd.DataFrame:
     """Some layers at c = 1, and what is in use."""
-    lines: dict[tuple[str, int, str, str], dict[str, str]] = {}
-    named = {ADDED: "norm of the row", STREAM: "norm of the stream", RATIO: "ratio"}
-    for row in summary.to_dict("records"):
-        at_cell = (row["layer"], row["coefficient"]) == cells[row["pair"]]
-        if row["run"] == "steered" and row["layer"] not in depths and not at_cell:
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in m.summary.to_dict("records"):
+        in_use = [row["layer"], row["coefficient"]] == m.notes["settings"][row["pair"]]
+        if row["run"] == STEERED and row["layer"] not in m.notes["depths"] and not in_use:
             continue
-        key = row["pair"], row["layer"], f"{row['coefficient']:g}", row["run"]
-        shown = text_of(Interval(row["mean"], row["low"], row["high"], row["n"]))
-        lines.setdefault(key, {})[named[row["metric"]]] = shown
-    columns = ["concept", "layer", "coefficient", "run"]
-    return pd.DataFrame(
-        [
-            {
-                **dict(zip(columns, key, strict=True)),
-                **{name: shown[name] for name in named.values()},
-            }
-            for key, shown in lines.items()
-        ]
-    )
+        labels = {"concept": row["pair"], "layer": row["layer"]}
+        labels |= {"coefficient": f"{row['coefficient']:g}", "run": row["run"]}
+        line = lines.setdefault(
+            (*labels.values(),), {**labels, **dict.fromkeys(HEADS.values(), "")}
+        )
+        line[HEADS[row["metric"]]] = format_interval(interval_in(row))
+    return pd.DataFrame(list(lines.values()))
+
+
+@norms.draw
+def draw(m: Measured) -> Figure:
+    """Norms of the stream and of the vector's rows, by layer."""
+    # Vectors with one number per row: the figure reads the norms of their rows.
+    rows = m.frames["rows"].set_index("layer")["norm"]
+    vectors = {
+        layer: SteeringVector(
+            torch.tensor([*rows[rows.index == layer]]).diag(), bridge.hook_point(layer)
+        )
+        for layer in map(int, rows.index.unique())
+    }
+    figure = plots.norm_profile(m.frames["stream"], vectors=vectors)
+    figure.axes[0].set_title(plain(m.notes["title"]), loc="left", fontsize=9)
+    return figure

@@ -1,25 +1,7 @@
-"""Do other contrast pairs of the same concept steer as well, and can a good pair be told before?
-
-Every pair of the concepts "sentiment", the first topic and "register" is added at the concept's
-layer, coefficient and front, which were found for its first pair. Beside each stand one random
-vector of its norms, a draw of its own, and its positive prompt as text; beside each concept the
-clean run and the mean difference over its pairs. Negated vectors are left out: they ask for the
-contrary, which says nothing of how pairs differ. Every second test prompt is taken, as there are
-many runs. The cosine of a pair is that of its vector, all rows as one, with the mean of the vectors
-of the concept's other pairs.
-
-Criteria, fixed before the run:
-
-Q1. Do most pairs steer? Yes if in each concept, for more than half of its pairs, the interval of
-    the paired change of success against the clean run lies above 0.
-Q2. Do they steer alike? Yes if in each concept the standard deviation over pairs of the mean
-    success is at most 10 points.
-Q3. Does the cosine to the mean of the others tell a good pair? Yes if Spearman's correlation of
-    cosine and mean success, over all pairs of all concepts, is positive with p below .05.
-"""
+"""Other contrast pairs of the same concept."""
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import pandas as pd
@@ -38,95 +20,72 @@ from actadd_lens.plots.style import (
 )
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least
-from actadd_lens.reproduction.outcome import Outcome
-from actadd_lens.reproduction.readings import Readings, text_of
+from actadd_lens.reproduction.measurements import percent
+from actadd_lens.reproduction.outcome import Measured
+from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
+from actadd_lens.reproduction.tables import note
 from actadd_lens.sweeps.configurations import CLEAN, Configuration, Run, labelled
 from actadd_lens.vectors.norms import cosines
 from actadd_lens.vectors.vector import SteeringVector
 
-PAPER = "One pair of a concept is reported at a time; reviewers asked for the variance over pairs."
-DIFFERS = "Pairs are not chosen by their effect: all that the material has are measured."
 THINNED = 2
 LOOKS = {
     "steered": (COLOURS[0], "o", 0.0),
     "prompted": (CONTROL_COLOUR, "s", 0.18),
     "random": (CONTROL_COLOUR, "x", -0.18),
 }
+COMPARED = ("clean", "random", "prompted", "mean difference")
 
 
-def run(setup: Setup) -> Outcome:
+@experiment(
+    "pair-variance",
+    question="Do other contrast pairs of a concept steer as well, and can a good one be predicted?",
+    design="""Every pair of the concepts "sentiment", the first topic and "register" is added at the
+    concept's layer, coefficient and front, which were found for its first pair. Each is compared
+    with one random vector of its norms, a draw of its own, and its positive prompt as text; each
+    concept with the clean run and the mean difference over its pairs. Negated vectors are left out:
+    they ask for the contrary, which says nothing of how pairs differ. Every second test prompt is
+    taken, as there are many runs. The cosine of a pair is that of its vector, all rows as one, with
+    the mean of the vectors of the concept's other pairs.""",
+    criteria={
+        "Q1": """Do most pairs steer? Yes if in each concept, for more than half of its pairs, the
+        interval of the paired change of success against the clean run lies above 0.""",
+        "Q2": """Do they steer alike? Yes if in each concept the standard deviation over pairs of
+        the mean success is at most 10 points.""",
+        "Q3": """Does the cosine to the mean of the others predict a good pair? Yes if Spearman's
+        correlation of cosine and mean success, over all pairs of all concepts, is positive with p
+        below .05.""",
+    },
+    paper="""One pair of a concept is reported at a time; reviewers asked for the variance over
+    pairs.""",
+    differs="Pairs are not chosen by their effect: all that the data set has are measured.",
+)
+def pair_variance(setup: Setup) -> Measured:
     """Measure every pair of every concept."""
-    concepts, read, success, lines = {}, {}, {}, []
-    for name in ("sentiment", setup.material.topics[0], "register"):
-        concept = concepts[name] = setup.concept(name).thinned(THINNED)
-        layer, _ = setup.cell(concept)
-        vectors = {k: setup.vector(p, layer) for k, p in labelled(concept.pairs).items()}
-        r = read[name] = setup.readings(
-            name,
-            _cells(setup, concept, vectors),
-            concept.test,
-            [concept.success, setup.material.coherence],
-        )
-        wanted = success[name] = concept.success.name
-        for label in vectors:
-            gain, value = r.change(wanted, pair=label), r.value(wanted, pair=label)
-            lines.append(
-                {"concept": name, "pair": label, "success": value.mean, "steers": gain.low > 0}
-                | {"cosine": _cosine(label, vectors), "told": gain.n > 1}
-            )
-    pairs = pd.DataFrame(lines)
-    by_concept = pairs.groupby("concept", sort=False)
-    steering, spread = by_concept["steers"].mean(), by_concept["success"].std()
-    known = pairs.dropna(subset=["cosine", "success"])
-    varies = known[["cosine", "success"]].nunique().min() > 1
-    rho, p = spearmanr(known["cosine"], known["success"]) if varies else (float("nan"),) * 2
-    summary = pd.concat([r.summary().assign(concept=n) for n, r in read.items()], ignore_index=True)
-    return Outcome(
-        rows=pd.concat([r.frame.assign(concept=n) for n, r in read.items()], ignore_index=True),
-        summary=summary.merge(pairs[["concept", "pair", "cosine"]], "left", ["concept", "pair"]),
-        shown=pd.DataFrame(
-            [
-                _line(setup, read[name], concept, pairs[pairs["concept"] == name])
-                for name, concept in concepts.items()
-            ]
-        ),
-        figure=_figure(summary[summary["metric"].isin(success.values())]),
-        verdicts=[
-            Verdict(
-                "Q1",
-                bool((steering > 0.5).all()) if pairs["told"].all() else None,
-                "; ".join(f"{k} {own['steers'].sum()} of {len(own)}" for k, own in by_concept),
-            ),
-            Verdict(
-                "Q2",
-                all(at_least(0.1, sd) for sd in spread) if spread.notna().all() else None,
-                "; ".join(f"{name} {100 * sd:.0f} points" for name, sd in spread.items()),
-            ),
-            Verdict(
-                "Q3",
-                bool(rho > 0 and p < 0.05) if varies else None,
-                f"rho = {rho:.2f}, p = {p:.2g}, {len(known)} pairs"
-                if varies
-                else "all pairs have the same success or cosine",
-            ),
-        ],
-        facts={name: "; ".join(setup.said(c).values()) for name, c in concepts.items()},
-    )
+    names = ("sentiment", setup.data.topics[0], "register")
+    concepts = {name: c.thinned(THINNED) for name, c in setup.concepts(*names).items()}
+    parts = setup.measure_each(concepts, partial(_cells, setup), "success", "coherence")
+    vectors = {name: _vectors(setup, concept) for name, concept in concepts.items()}
+    found = {name: {k: _cosine(k, own) for k in own} for name, own in vectors.items()}
+    return Measured(parts, {"cosines": found}, setup.describe_all(concepts))
 
 
-def _cells(
-    setup: Setup, concept: Concept, vectors: Mapping[str, SteeringVector]
-) -> list[Configuration]:
+def _vectors(setup: Setup, concept: Concept) -> dict[str, SteeringVector]:
+    layer, _ = setup.setting(concept)
+    return {label: setup.vector(pair, layer) for label, pair in labelled(concept.pairs).items()}
+
+
+def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
     """The clean run, the mean difference, and every pair with its controls."""
-    _, c = setup.cell(concept)
+    vectors, (_, c) = _vectors(setup, concept), setup.setting(concept)
     of_all = (CLEAN, "mean_difference")
     cells = [cell for cell in setup.baselines(concept) if cell.labels["run"] in of_all]
     # Pairs that have their positive prompt in common share its run.
     prompted = {pair.positive: Run(prefix=pair.positive) for pair in concept.pairs}
     named = zip(vectors.items(), concept.pairs, strict=True)
     for i, ((label, vector), pair) in enumerate(named, start=1):
-        steered, random = setup.arms(concept, vector, c, (f"random:{i}",), pair=label)
+        steered, random = setup.conditions(concept, vector, c, (f"random:{i}",), pair=label)
         labels = {**steered.labels, "run": "prompted"}
         cells += [steered, random, Configuration(labels, prompted[pair.positive])]
     return cells
@@ -138,47 +97,94 @@ def _cosine(label: str, vectors: Mapping[str, SteeringVector]) -> float:
     return float(cosines({"own": vectors[label], "others": others}).to_numpy()[0, 1])
 
 
-def _line(setup: Setup, read: Readings, concept: Concept, pairs: pd.DataFrame) -> dict[str, str]:
-    """A concept in the report: its pairs together, the extremes, and what they are set beside."""
-    beside = ("clean", "random", "prompted", "mean difference")
-    values = {run: read.value(concept.success.name, run) for run in beside}
-    ranked = pairs.sort_values("success", kind="stable")
-    worst, best = (
-        f"{100 * r['success']:.0f} %, {r['pair']}" for _, r in ranked.iloc[[0, -1]].iterrows()
-    )
-    return {
-        "concept": concept.name,
-        "pairs": str(len(pairs)),
-        "success, mean over pairs": f"{100 * pairs['success'].mean():.0f} %",
-        "sd": f"{100 * pairs['success'].std():.0f} points",
-        "worst": worst,
-        "best": best,
-        **{run: text_of(value, share=True) for run, value in values.items()},
-        "mean difference, coherent": text_of(
-            read.value(setup.material.coherence.name, "mean difference"), share=True
+def _pairs(m: Measured) -> pd.DataFrame:
+    """A line for each pair of each concept."""
+    lines = []
+    for name, part in m.parts.items():
+        for label, cosine in m.notes["cosines"][name].items():
+            gain = part.change("success", pair=label)
+            success = part.value("success", pair=label).mean
+            line = {"concept": name, "pair": label, "success": success, "cosine": cosine}
+            lines.append(line | {"steers": gain.low > 0, "decided": gain.n > 1})
+    return pd.DataFrame(lines)
+
+
+@pair_variance.judge
+def judge(m: Measured) -> list[Verdict]:
+    """Count the pairs that steer, and compare them."""
+    pairs = _pairs(m)
+    by_concept = pairs.groupby("concept", sort=False)
+    spread = by_concept["success"].std()
+    known = pairs.dropna(subset=["cosine", "success"])
+    varies = known[["cosine", "success"]].nunique().min() > 1
+    rho, p = spearmanr(known["cosine"], known["success"]) if varies else (float("nan"),) * 2
+    return [
+        Verdict(
+            "Q1",
+            bool((by_concept["steers"].mean() > 0.5).all()) if pairs["decided"].all() else None,
+            "; ".join(f"{k} {own['steers'].sum()} of {len(own)}" for k, own in by_concept),
         ),
-        "n": str(values["clean"].n),
-    }
+        Verdict(
+            "Q2",
+            all(at_least(0.1, sd) for sd in spread) if spread.notna().all() else None,
+            "; ".join(f"{name} {100 * sd:.0f} points" for name, sd in spread.items()),
+        ),
+        Verdict(
+            "Q3",
+            bool(rho > 0 and p < 0.05) if varies else None,
+            f"rho = {rho:.2f}, p = {p:.2g}, {len(known)} pairs"
+            if varies
+            else "all pairs have the same success or cosine",
+        ),
+    ]
 
 
-def _figure(summary: pd.DataFrame) -> Figure:
+@pair_variance.tabulate
+def tabulate(m: Measured) -> pd.DataFrame:
+    """A line for each concept: its pairs together, the extremes, and the runs without pairs."""
+    lines = []
+    for name, pairs in _pairs(m).groupby("concept", sort=False):
+        part = m.parts[str(name)]
+        values = {run: part.value("success", run) for run in COMPARED}
+        coherent = part.value("coherence", "mean difference")
+        ranked = pairs.sort_values("success", kind="stable")
+        worst, best = (
+            f"{100 * r['success']:.0f} %, {r['pair']}" for _, r in ranked.iloc[[0, -1]].iterrows()
+        )
+        lines.append(
+            {
+                "concept": name,
+                "pairs": str(len(pairs)),
+                "success, mean over pairs": f"{100 * pairs['success'].mean():.0f} %",
+                "sd": f"{100 * pairs['success'].std():.0f} points",
+                "worst": worst,
+                "best": best,
+                **{run: percent(value) for run, value in values.items()},
+                "mean difference, coherent": percent(coherent),
+                "n": str(values["clean"].n),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+@pair_variance.draw
+def draw(m: Measured) -> Figure:
     """Success of each pair, a panel for each concept, as high as it has pairs."""
-    summary = summary.assign(**{name: 100 * summary[name] for name in ("mean", "low", "high")})
-    parts = list(summary.groupby("concept", sort=False))
-    sizes = [own["pair"][own["run"] == "steered"].nunique() for _, own in parts]
+    sizes = [len(pairs) for pairs in m.notes["cosines"].values()]
     with drawing() as figure:
         figure.set_size_inches(5.6, 1.2 + 0.2 * sum(sizes) + 0.3 * len(sizes))
-        axes = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=sizes)
-        for ax, (name, own) in zip(axes.flat, parts, strict=True):
-            _draw(ax, own)
+        axes = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=sizes)
+        for ax, (name, part) in zip(axes.flat, m.parts.items(), strict=True):
+            own = part.summary[part.summary["metric"] == "success"]
+            _panel(ax, own.assign(**{end: 100 * own[end] for end in ("mean", "low", "high")}))
             ax.set_title(plain(name))
         ax.set_xlim(-3, 103)
         ax.set_xlabel("completions as wanted (%)")
-        legend(figure, list(axes.flat), f"95 % intervals, n = {summary['n'].max()} prompts")
+        legend(figure, list(axes.flat), note(m.summary))
     return figure
 
 
-def _draw(ax: Axes, own: pd.DataFrame) -> None:
+def _panel(ax: Axes, own: pd.DataFrame) -> None:
     pairs = list(own["pair"][own["run"] == "steered"])
     for run, (colour, marker, shift) in LOOKS.items():
         rows = own[own["run"] == run]

@@ -1,12 +1,13 @@
 """Known models: their shapes, in what precision to load them, and the paper's settings.
 
-A shape is all that is needed to say how much memory a model takes. Those of the presets are written
-down here, from the ``config.json`` of each model on the hub; any other is counted on the model that
-transformers builds from a configuration on the meta device, without a weight being read.
+A shape is all that is needed to say how much memory a model takes. It is counted on the model that
+transformers builds from a configuration on the meta device, without a weight being read. What the
+``config.json`` of each preset on the hub has is written down here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -79,14 +80,23 @@ class Preset:
 
     name: str
     """On the hub."""
-    shape: Shape
-    """What its memory depends on."""
+    architecture: str
+    """Its ``model_type`` in transformers."""
+    settings: Mapping[str, Any]
+    """What its ``config.json`` has, where that is not the default of the architecture."""
     half: torch.dtype
     """The 16-bit precision to load it in: bfloat16 where it was published so, else float16."""
     gated: bool = False
     """Whether the hub asks for HF_TOKEN, of an account that accepted the licence."""
     paper: Mapping[str, PaperSetting] = field(default_factory=lambda: MappingProxyType({}))
     """By concept, settings of Turner et al. (arXiv 2308.10248); empty where it states none."""
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What its memory depends on, counted without weights."""
+        from transformers import AutoConfig
+
+        return _counted(AutoConfig.for_model(self.architecture, **self.settings))
 
     def dtype_on(self, device: str | torch.device) -> torch.dtype:
         """The precision to load it in on a device.
@@ -121,8 +131,8 @@ def shape_of(target: "Bridge | str | Path") -> Shape:
         if str(target) in PRESETS:
             return PRESETS[str(target)].shape
         raise ModelLoadError(
-            f"the shape of {str(target)!r} is unknown: it is no directory here and none of the "
-            f"presets {', '.join(PRESETS)}"
+            f"the shape of {str(target)!r} is unknown: it is not a directory here and not one of "
+            f"the presets {', '.join(PRESETS)}"
         )
     from transformers import AutoConfig
 
@@ -189,77 +199,6 @@ def _numbers(*modules: nn.Module) -> int:
     return sum({id(p): p.numel() for part in modules for p in part.parameters()}.values())
 
 
-def _gpt2(n_layers: int, d_model: int, n_heads: int) -> Shape:
-    return _learned_positions(n_layers, d_model, n_heads, d_vocab=50257, n_ctx=1024, unused=0)
-
-
-def _opt(n_layers: int, d_model: int, n_heads: int) -> Shape:
-    # The table of positions begins two before the first.
-    return _learned_positions(n_layers, d_model, n_heads, d_vocab=50272, n_ctx=2048, unused=2)
-
-
-def _learned_positions(
-    n_layers: int, d_model: int, n_heads: int, *, d_vocab: int, n_ctx: int, unused: int
-) -> Shape:
-    d = d_model
-    return _shape(
-        n_layers, d, n_heads, n_heads, 4 * d, d_vocab, n_ctx,
-        tied=True,
-        block=4 * d * d + 4 * d + 8 * d * d + 5 * d + 4 * d,  # attention, MLP, two norms
-        positions=n_ctx + unused,
-        last_norm=2 * d,
-    )  # fmt: skip
-
-
-def _shape(
-    n_layers: int,
-    d_model: int,
-    n_heads: int,
-    n_kv_heads: int,
-    d_mlp: int,
-    d_vocab: int,
-    n_ctx: int,
-    *,
-    tied: bool,
-    block: int,
-    last_norm: int,
-    positions: int = 0,
-    head_bias: bool = False,
-    buffer_bytes: int = 0,
-) -> Shape:
-    head = d_vocab * head_bias + d_vocab * d_model * (not tied)
-    embedding = (d_vocab + positions) * d_model + head
-    return Shape(
-        n_layers, d_model, n_heads, n_kv_heads, d_model // n_heads, d_mlp, d_vocab, n_ctx, tied,
-        block_params=n_layers * block,
-        embedding_params=embedding,
-        n_params=n_layers * block + embedding + last_norm,
-        copied_params=0 if head_bias else d_vocab,
-        buffer_bytes=buffer_bytes,
-    )  # fmt: skip
-
-
-# Queries and outputs, keys and values of a quarter as many heads; three matrices of a gated MLP;
-# two norms without bias. Both tables of rotary frequencies have 64 float32.
-_LLAMA_3_8B = _shape(
-    32, 4096, 32, 8, 14336, 128256, 8192,
-    tied=False,
-    block=2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 4096 * 14336 + 2 * 4096,
-    last_norm=4096,
-    buffer_bytes=2 * 64 * 4,
-)  # fmt: skip
-
-# Attention without biases, one norm for attention and MLP, a bias behind the unembedding. Each
-# block has a table of 64 rotary dimensions for each position, in float32.
-_GPT_J_6B = _shape(
-    28, 4096, 16, 16, 16384, 50400, 2048,
-    tied=False,
-    block=4 * 4096 * 4096 + 2 * 4096 * 16384 + 16384 + 4096 + 2 * 4096,
-    last_norm=2 * 4096,
-    head_bias=True,
-    buffer_bytes=28 * 2048 * 64 * 4,
-)  # fmt: skip
-
 _GPT2_XL_SETTINGS = MappingProxyType(
     {
         "sentiment": PaperSetting("Love", "Hate", 6, 5),
@@ -276,20 +215,49 @@ _GPT2_XL_SETTINGS = MappingProxyType(
     }
 )
 
+
+def _gpt2(name: str, n_layer: int, n_embd: int, n_head: int, **more: Any) -> Preset:
+    settings = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head}
+    return Preset(name, "gpt2", settings, torch.float16, **more)
+
+
+def _opt(name: str, num_hidden_layers: int, hidden_size: int, num_attention_heads: int) -> Preset:
+    settings = {
+        "num_hidden_layers": num_hidden_layers,
+        "hidden_size": hidden_size,
+        "word_embed_proj_dim": hidden_size,
+        "ffn_dim": 4 * hidden_size,
+        "num_attention_heads": num_attention_heads,
+    }
+    return Preset(name, "opt", settings, torch.float16)
+
+
+_GPT_J_6B = {"n_layer": 28, "n_embd": 4096, "n_head": 16, "tie_word_embeddings": False}
+_LLAMA_3_8B = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+}
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            Preset("gpt2", _gpt2(12, 768, 12), torch.float16),
-            Preset("gpt2-medium", _gpt2(24, 1024, 16), torch.float16),
-            Preset("gpt2-large", _gpt2(36, 1280, 20), torch.float16),
-            Preset("gpt2-xl", _gpt2(48, 1600, 25), torch.float16, paper=_GPT2_XL_SETTINGS),
-            Preset("facebook/opt-125m", _opt(12, 768, 12), torch.float16),
-            Preset("facebook/opt-1.3b", _opt(24, 2048, 32), torch.float16),
-            Preset("facebook/opt-2.7b", _opt(32, 2560, 32), torch.float16),
-            Preset("facebook/opt-6.7b", _opt(32, 4096, 32), torch.float16),
-            Preset("EleutherAI/gpt-j-6b", _GPT_J_6B, torch.float16),
-            Preset("meta-llama/Meta-Llama-3-8B", _LLAMA_3_8B, torch.bfloat16, gated=True),
+            _gpt2("gpt2", 12, 768, 12),
+            _gpt2("gpt2-medium", 24, 1024, 16),
+            _gpt2("gpt2-large", 36, 1280, 20),
+            _gpt2("gpt2-xl", 48, 1600, 25, paper=_GPT2_XL_SETTINGS),
+            _opt("facebook/opt-125m", 12, 768, 12),
+            _opt("facebook/opt-1.3b", 24, 2048, 32),
+            _opt("facebook/opt-2.7b", 32, 2560, 32),
+            _opt("facebook/opt-6.7b", 32, 4096, 32),
+            Preset("EleutherAI/gpt-j-6b", "gptj", _GPT_J_6B, torch.float16),
+            Preset("meta-llama/Meta-Llama-3-8B", "llama", _LLAMA_3_8B, torch.bfloat16, gated=True),
         )
     }
 )

@@ -32,9 +32,11 @@ from pathlib import Path
 import torch
 
 from actadd_lens.errors import ModelLoadError, PromptError
-from actadd_lens.reproduction.presets import PRESETS, Shape, shape_of
-from actadd_lens.sweeps.budget import free_memory
+from actadd_lens.models.memory import free_memory
+from actadd_lens.models.presets import PRESETS, Shape, shape_of
 
+ROWS = 128
+"""Sequences that ``generate`` decodes at once, at most."""
 _GIB = 2**30
 _NOTHING_FITS = "Free some memory: no preset fits either, nor does half precision"
 
@@ -84,7 +86,7 @@ class Footprint:
             free: Bytes that are free before the model is loaded, as ``free_memory`` gives them.
 
         Returns:
-            0 if not even the model fits. ``generate`` takes 128 rows at once at most.
+            0 if not even the model fits. ``generate`` takes ``ROWS`` at once at most.
 
         >>> needed = footprint(shape_of("gpt2-xl"), torch.float16, tokens=100)
         >>> needed.rows_that_fit(8 * 2**30), needed.rows_that_fit(2**30)
