@@ -123,7 +123,7 @@ def _elsewhere(name: str, parts: Any, setup: Setup) -> list[Workload]:
             case "norms", _:
                 found.append(Workload("norms", 1, n, tokens, "prompts"))
             case "composition", _:
-                conditions = frame.loc[frame["pair"] == which, "draw"].nunique()
+                conditions = frame.loc[frame["vector"] == which, "draw"].nunique()
                 found.append(Workload("shifts", 1 + 3 * conditions, n, tokens, "prompts"))
             case "random-vectors", "later":
                 samples = setup.sizes.samples

@@ -61,7 +61,7 @@ def test_it_prints_completions_and_rates_with_their_n(ran):
 
 
 def test_every_cell_has_a_row_per_prompt_and_its_controls(rows: pd.DataFrame, model):
-    keys = ["pair", "layer", "coefficient", "run"]
+    keys = ["vector", "layer", "coefficient", "run"]
     assert (rows.groupby(keys).size() == N).all()
     n_layers, others = model.cfg.n_layers, len(demo.COEFFICIENTS) - 1  # 4.0 is among them
     assert len(rows) == 2 * N * (1 + 3 * (n_layers + others))
@@ -71,7 +71,7 @@ def test_a_row_can_be_made_again_from_the_vector_beside_it(ran, rows: pd.DataFra
     (path,) = [path for path in ran[1] if path.name == "first.safetensors"]
     vector = al.SteeringVector.load(path)
     again = al.generate(model, PROMPTS, vector, max_new_tokens=demo.NEW_TOKENS, seed=demo.SEED)
-    here = (rows["pair"] == "first") & (rows["layer"] == "1") & (rows["coefficient"] == "4.0")
+    here = (rows["vector"] == "first") & (rows["layer"] == "1") & (rows["coefficient"] == "4.0")
     assert [c.text for c in again] == list(rows[here & (rows["run"] == "steered")]["text"])
 
 

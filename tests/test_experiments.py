@@ -210,7 +210,7 @@ toy.tabulate(by_run)
 
 @toy.draw
 def draw(m):
-    shown = m.summary.assign(pair=m.summary["part"], condition=m.summary["run"], run="steered")
+    shown = m.summary.assign(vector=m.summary["part"], condition=m.summary["run"], run="steered")
     return plots.bars(shown.drop(columns=["metric", "position"]), x="condition", unit="%")
 '''
 

@@ -166,7 +166,7 @@ def test_a_bound_that_is_just_reached_is_reached(value, bound):
 
 def test_two_clean_runs_are_not_taken_for_one(setup):
     concept = setup.concept("sentiment")
-    cells = [clean_configuration(), clean_configuration(pair="other")]
+    cells = [clean_configuration(), clean_configuration(vector="other")]
     part = setup.measure("clean", cells, concept.test, setup.scores(concept, "success"))
     with pytest.raises(ValueError, match="2 clean runs"):
         part.value("success", "clean")

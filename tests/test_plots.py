@@ -25,7 +25,7 @@ def cells(
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "pair": pair,
+            "vector": pair,
             "run": run,
             "layer": layer,
             "coefficient": [float(c) for c in range(len(means))],
@@ -105,7 +105,7 @@ def test_a_control_without_a_layer_is_a_level_line():
 @pytest.mark.parametrize("empty", [None, np.nan, pd.NA, ""])
 def test_a_clean_run_without_a_pair_is_in_every_panel(empty):
     frame = pd.concat([cells([0.1, 0.7]), cells([0.2, 0.3], pair="b")])
-    frame = pd.concat([frame.assign(position="front"), clean(0.05).assign(pair=empty)])
+    frame = pd.concat([frame.assign(position="front"), clean(0.05).assign(vector=empty)])
     for axes in plots.coefficient_curve(frame).axes:
         assert list(line(axes, "clean").get_ydata()) == [0.05, 0.05]
 

@@ -28,7 +28,7 @@ def cells(**columns: object) -> pd.DataFrame:
     """Three layers by three coefficients with a control, and the clean run."""
     lines = [
         {"layer": layer, "coefficient": c, "run": control, "mean": mean,
-         "low": mean - 0.05, "high": mean + 0.08, "pair": "Love - Hate", **columns}
+         "low": mean - 0.05, "high": mean + 0.08, "vector": "Love - Hate", **columns}
         for layer in range(3)
         for c in (1.0, 4.0, 8.0)
         for control, mean in (("steered", 0.2 + layer * c / 30), ("random", 0.1))

@@ -33,7 +33,7 @@ def sweep(
         {"layer": layer, "coefficient": c, "mean": means[row, layer], "run": "steered"}
         for (row, c), layer in product(enumerate(COEFFICIENTS), range(means.shape[1]))
     ]
-    frame = pd.DataFrame(rows).assign(pair=pair, position=position)
+    frame = pd.DataFrame(rows).assign(vector=pair, position=position)
     frame = frame.assign(low=frame["mean"] - 0.05, high=frame["mean"] + 0.05)
     frame = pd.concat([frame, pd.DataFrame([CLEAN])], ignore_index=True)
     return frame.astype({"layer": "Int64", "coefficient": "Float64"})
@@ -239,10 +239,10 @@ def test_a_group_that_is_called_like_a_control_is_told_apart():
 
 
 def test_a_position_that_goes_with_the_category_makes_no_panels():
-    frame = rows(None, "steered", [0.5, 0.6]).assign(position=["front", 3], pair="a")
+    frame = rows(None, "steered", [0.5, 0.6]).assign(position=["front", 3], vector="a")
     assert len(plots.bars(frame, x="row").axes) == 1
     assert len(plots.bars(frame, x="position").axes) == 1
-    twice = pd.concat([frame, frame.assign(pair="b")])
+    twice = pd.concat([frame, frame.assign(vector="b")])
     assert [axes.get_title(loc="left") for axes in plots.bars(twice, x="row").axes] == ["a", "b"]
 
 
@@ -348,7 +348,7 @@ def test_positions_are_named_where_there_are_several_and_pairs_have_panels():
     frame = trade([(0.1, 0.2), (0.3, 0.6)], [True, True]).assign(position=["front", -1])
     (axes,) = plots.pareto(frame).axes
     assert axes.texts[1].get_text() == "layer 3, c = 2, -1"
-    both = pd.concat([frame.assign(pair=pair) for pair in ("$a$", "b")])
+    both = pd.concat([frame.assign(vector=pair) for pair in ("$a$", "b")])
     titles = [axes.get_title(loc="left") for axes in plots.pareto(both).axes]
     assert titles == [r"\$a\$", "b"]
 

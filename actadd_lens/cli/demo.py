@@ -152,13 +152,13 @@ def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame
     wide = values.pivot(index=keys, columns="metric", values="value").reset_index()
     wide = values[keys].drop_duplicates().merge(wide, on=keys)  # in the order of the sweeps
     wide = wide.rename(columns={Success(task).name: "success"})
-    wide["pair"] = question.name
+    wide["vector"] = question.name
     return wide.astype({"success": bool, "valid": bool})
 
 
 def _summary(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per configuration and run: the success rate with its interval."""
-    keys = ["pair", "layer", "coefficient", "run"]
+    keys = ["vector", "layer", "coefficient", "run"]
     rates = [
         {**dict(zip(keys, key, strict=True)), **vars(proportion(group["success"].tolist()))}
         for key, group in rows.groupby(keys, dropna=False, sort=False)
@@ -172,7 +172,7 @@ def _report(rows: pd.DataFrame, asked: Sequence[Question], console: Console) -> 
         heading(console, f"{question.name}: {question.task.wanted}, 95% intervals")
         here = (rows["layer"] == question.layer) & (rows["coefficient"] == question.coefficient)
         chosen = here.fillna(False) | (rows["run"] == "clean")
-        own = rows[chosen & (rows["pair"] == question.name)]
+        own = rows[chosen & (rows["vector"] == question.name)]
         for run, group in own.groupby("run", sort=False):
             success = proportion(group["success"].tolist()).percent()
             valid = proportion(group["valid"].tolist()).percent()
@@ -182,8 +182,8 @@ def _report(rows: pd.DataFrame, asked: Sequence[Question], console: Console) -> 
 def _draw(rates: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
     at = {q.name: q for q in asked}
     clean = rates["run"] == "clean"
-    same_c = rates["coefficient"] == rates["pair"].map(lambda name: at[name].coefficient)
-    same_layer = rates["layer"] == rates["pair"].map(lambda name: at[name].layer)
+    same_c = rates["coefficient"] == rates["vector"].map(lambda name: at[name].coefficient)
+    same_layer = rates["layer"] == rates["vector"].map(lambda name: at[name].layer)
     cuts = {
         out / "layer_profile.png": (plots.layer_profile, clean | same_c),
         out / "coefficient_curve.png": (plots.coefficient_curve, clean | same_layer),

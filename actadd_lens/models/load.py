@@ -77,6 +77,41 @@ def load_model(
     return model
 
 
+def random_model(
+    like: Bridge, architecture: str, n_layers: int, width: int, seed: int, name: str
+) -> Bridge:
+    """A model with random weights and the tokenizer of another, to time passes with.
+
+    Args:
+        like: Whose tokenizer, context and device it gets.
+        architecture: As ``transformers.AutoConfig.for_model`` names it, e.g. "gpt2".
+        n_layers: Number of blocks.
+        width: Of the residual stream; four attention heads share it.
+        seed: Of the weights.
+        name: What the model is called.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = like.tokenizer
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=int(like.cfg.n_ctx),
+        num_hidden_layers=n_layers,
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        ffn_dim=4 * width,
+        num_attention_heads=4,
+        **{name: getattr(tokenizer, name) for name in special},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # transformers has no types for it.
+        plain = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return load_model(name, device=like.cfg.device, hf_model=plain, tokenizer=tokenizer)
+
+
 def _check_options(options: dict[str, Any], boot: Any) -> None:
     known = [name for name in inspect.signature(boot).parameters if name != "model_name"]
     for option in options:

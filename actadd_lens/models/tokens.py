@@ -185,6 +185,12 @@ def _placed(model: Bridge, padded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tenso
     return padded[0].to(device), padded[1].to(device)
 
 
+def text_of_tokens(model: Bridge, tokens: Sequence[int]) -> str:
+    """The text that token ids spell."""
+    text: str = model.tokenizer.decode(list(tokens))
+    return text
+
+
 def end_token(model: Bridge) -> int | None:
     """The token that ends a completion."""
     token: int | None = model.tokenizer.eos_token_id

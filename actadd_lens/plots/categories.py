@@ -53,7 +53,7 @@ def bars(
 
     Args:
         frame: rows with `run`, `mean`, `low`, `high` and the columns named next. Columns
-            `pair` and `position` make panels if the other two leave several steered rows alike.
+            `vector` and `position` make panels if the other two leave several steered rows alike.
         x: column of the categories; it may be empty for the clean run alone.
         group: column that is shown by colour, likewise.
         ylabel: what `mean` measures.

@@ -48,7 +48,7 @@ def layer_profile(
 
     Args:
         frame: rows with `run`, `layer`, `coefficient`, `mean`, `low`, `high`, and maybe
-            `pair` and `position`; see the top of this module.
+            `vector` and `position`; see the top of this module.
         ylabel: what `mean` measures.
         unit: its unit, added to the label; "%" shows shares in [0, 1] as percentages.
         note: a line above the legend, for what the bands are and how large n is.

@@ -14,7 +14,7 @@ from actadd_lens.plots.style import plain
 
 MEAN = ("mean", "low", "high")
 GRID = ("layer", "coefficient")
-SPLITS = ("pair", "position")
+SPLITS = ("vector", "position")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Panel:
     """The rows that are drawn in one panel."""
 
     key: tuple[Any, ...]
-    """Its values of `pair` and `position`, those of the two that the frame has."""
+    """Its values of `vector` and `position`, those of the two that the frame has."""
     title: str
     """Those of them in which panels differ."""
     rows: pd.DataFrame
@@ -134,7 +134,7 @@ def panels(frame: pd.DataFrame, splits: Sequence[str] = SPLITS) -> list[Panel]:
                 everywhere |= ~frame[name].isin(keys[name])
             inside &= everywhere | (frame[name] == value).fillna(False).astype(bool)
             if keys[name].nunique() > 1:
-                label = "" if name == "pair" else f"{name}\N{NO-BREAK SPACE}"
+                label = "" if name == "vector" else f"{name}\N{NO-BREAK SPACE}"
                 titles.append(label + plain(value))
         found.append(Panel(key, ", ".join(titles), frame[inside]))
     return found

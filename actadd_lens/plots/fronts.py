@@ -64,7 +64,7 @@ def pareto(
     Args:
         frame: rows with `run`, `layer`, `coefficient`, `on_front` (true for the configurations
             that no other beats in both), `success`, `success_low`, `success_high`, `cost`,
-            `cost_low`, `cost_high`, and maybe `pair`, which makes panels, and `position`.
+            `cost_low`, `cost_high`, and maybe `vector`, which makes panels, and `position`.
         success: what the column `success` measures.
         cost: what the column `cost` measures.
         success_unit: its unit; "%" shows shares in [0, 1] as percentages.
@@ -87,7 +87,7 @@ def pareto(
     frame = configurations(frame, (*GRID, *SUCCESS, *COST), ["on_front"], key=GRID)
     frame = frame.assign(on_front=frame["on_front"].astype("boolean").fillna(False).astype(bool))
     frame = percent(percent(frame, success_unit, SUCCESS), cost_unit, COST)
-    shown = panels(frame, ["pair"])
+    shown = panels(frame, ["vector"])
     fronts = [_front(panel) for panel in shown]
     short = max(map(len, fronts)) > MOST_IN_WORDS
     with drawing() as figure:

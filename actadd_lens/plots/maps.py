@@ -62,7 +62,7 @@ def heat_map(
     clean run's value is a line on the colour bar, and is in the panel's title.
 
     Args:
-        frame: rows with `run`, `layer`, `mean`, `low`, `high`, the column `y`, and maybe `pair`
+        frame: rows with `run`, `layer`, `mean`, `low`, `high`, the column `y`, and maybe `vector`
             and `position`; controls are left out.
         y: column of numbers that are the rows of the map; layers are its columns.
         chosen: layer and coefficient (or what `y` is) of a square to frame in every panel, or a

@@ -103,7 +103,7 @@ def drawn(part: Measurements, groups: Sequence[str], x: str) -> Figure:
         _place=ratios["group"].map(list(groups).index),
         condition=ratios["run"],
         run=STEERED,
-        pair=ratios["coefficient"].map(lambda c: f"coefficient {c:g}"),
+        vector=ratios["coefficient"].map(lambda c: f"coefficient {c:g}"),
         **{x: ratios["group"]},
     ).sort_values(["coefficient", "_place", "_rank"])
     clean = pd.DataFrame([{"run": CLEAN, "mean": 1.0}])

@@ -203,6 +203,7 @@ class Setup:
         concept: Concept,
         vector: SteeringVector,
         c: float,
+        /,
         controls: Sequence[str] = BASELINES[:-1],
         **labels: Any,
     ) -> list[Configuration]:
@@ -257,7 +258,7 @@ class Setup:
             for token, by_layer in means.items()
             for mean in by_layer.values()
             for c in MEAN_SEARCHED
-            for cell in self.conditions(concept, mean, c, (), pair=token)
+            for cell in self.conditions(concept, mean, c, (), vector=token)
         ]
         best = self._search("search_mean", concept, [clean_configuration(), *cells])
         self.searched[f"mean difference for {concept.name}"] = (
@@ -359,7 +360,7 @@ def _chosen(best: Best) -> str:
 def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any]:
     """The labels of a vector's configurations."""
     return {
-        "pair": concept.name,
+        "vector": concept.name,
         "layer": vector.layer,
         "coefficient": c,
         "position": vector.position,

@@ -75,7 +75,7 @@ def dots_by_run(
     clean = summary["run"] == "clean"
     return plots.bars(
         summary.drop(columns=["metric", "layer", "position"]).assign(
-            pair=panels,
+            vector=panels,
             condition=summary["run"].where(~clean),
             kind=np.where(summary["run"].isin([*ours]), "steered", "baseline"),
             run=np.where(clean, "clean", "steered"),

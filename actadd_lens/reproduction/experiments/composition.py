@@ -129,7 +129,7 @@ def _cells(conditions: Conditions, concepts: Sequence[Concept]) -> list[Configur
     ]
     labelled += [(BOTH, name, both) for name, (*_, both) in conditions.items()]
     return [
-        Configuration({**dict.fromkeys(KEYS), "pair": pair, "run": name}, run)
+        Configuration({**dict.fromkeys(KEYS), "vector": pair, "run": name}, run)
         for pair, name, run in labelled
     ]
 
@@ -153,7 +153,7 @@ def _with_additivity(
             "cosine": (both * added).sum(dim=1) / (both.norm(dim=1) * added.norm(dim=1)),
             "explained": 1 - ((both - added).norm(dim=1) / both.norm(dim=1)) ** 2,
         }
-        labels = {**dict.fromkeys(KEYS), "pair": BOTH, "run": control}
+        labels = {**dict.fromkeys(KEYS), "vector": BOTH, "run": control}
         for name, found in values.items():
             defined = torch.where(found.isfinite(), found, torch.nan)
             rows = {"prompt": prompts, "value": defined, "prompt_index": range(len(prompts))}
@@ -169,14 +169,14 @@ def judge(m: Measured) -> list[Verdict]:
     part = m.parts[BOTH]
     alone, together, apart = (
         {
-            name: part.value(f"{name}: success", run, pair=pair or name)
+            name: part.value(f"{name}: success", run, vector=pair or name)
             for name in m.notes["concepts"]
         }
         for run, pair in (("steered", None), ("steered", BOTH), (SIDE_BY_SIDE, BOTH))
     )
-    cosine, explained = (part.value(name, pair=BOTH) for name in ADDITIVE)
-    random = part.value("cosine", "random", pair=BOTH)
-    coherence = part.change("coherence", pair=BOTH)
+    cosine, explained = (part.value(name, vector=BOTH) for name in ADDITIVE)
+    random = part.value("cosine", "random", vector=BOTH)
+    coherence = part.change("coherence", vector=BOTH)
     return [
         _survive("Q1", alone, together),
         Verdict(
@@ -208,11 +208,11 @@ def tabulate(m: Measured) -> pd.DataFrame:
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Runs by what they are made of: without vectors, with one, with both."""
-    both, clean = table["pair"] == BOTH, table["run"] == "clean"
+    both, clean = table["vector"] == BOTH, table["run"] == "clean"
     names = table["run"].map(lambda run: NAMES.get(run, run))
-    names = names.where(both | clean, table["pair"].astype(str) + " alone")
+    names = names.where(both | clean, table["vector"].astype(str) + " alone")
     order = (2 * both - clean).argsort(kind="stable")
-    return table.assign(run=names).drop(columns="pair").iloc[order]
+    return table.assign(run=names).drop(columns="vector").iloc[order]
 
 
 @composition.draw

@@ -75,7 +75,7 @@ def _cells(setup: Setup, concept: Concept, early: int) -> list[Configuration]:
     t, c = setup.setting(concept)
     vectors = extract(setup.model, concept.pair, sorted({0, early, t, *setup.layers}))
     _, *own = setup.baselines(concept)
-    cells = [clean_configuration(pair=concept.name, recorded=None, norms=None)]
+    cells = [clean_configuration(vector=concept.name, recorded=None, norms=None)]
     cells += [Configuration({**cell.labels, "recorded": t, "norms": RAW}, cell.run) for cell in own]
     for s, vector in vectors.items():
         if s != t:
@@ -172,7 +172,7 @@ def draw(m: Measured) -> Figure:
     shown = pd.concat(panels, ignore_index=True).drop(columns=["metric", "position"])
     t = ", ".join(f"{layer} for {name}" for name, layer in m.notes["own"].items())
     figure = plots.layer_profile(
-        shown.assign(layer=shown["recorded"], pair=shown["part"] + ", " + shown["norms"]),
+        shown.assign(layer=shown["recorded"], vector=shown["part"] + ", " + shown["norms"]),
         ylabel="completions as wanted",
         unit="%",
         note=f"{note(summary)}; injection layer t: {t}",

@@ -60,7 +60,7 @@ def failures(setup: Setup) -> Measured:
     }
     cells = setup.baselines(concept)
     for name, (vector, times) in vectors.items():
-        cells += setup.conditions(concept, vector, times, OF_VECTOR, pair=name)
+        cells += setup.conditions(concept, vector, times, OF_VECTOR, vector=name)
     rows = max(len(vector.rows) for vector, _ in vectors.values())
     prompts = setup.long_enough(concept.test, rows)
     metrics = setup.scores(concept, "success", "coherence")
@@ -84,12 +84,12 @@ def failures(setup: Setup) -> Measured:
 def judge(m: Measured) -> list[Verdict]:
     """Compare the failures with the proper pair and with the clean run."""
     part, proper = m.parts["failures"], m.notes["concept"]
-    contrast = part.change("success", than="steered", where={"pair": ALONE}, pair=proper)
-    wanted = part.change("success", pair=NONSENSE)
-    works = part.change("success", pair=proper).low > 0
-    broken = part.change("coherence", pair=BROKEN)
+    contrast = part.change("success", than="steered", where={"vector": ALONE}, vector=proper)
+    wanted = part.change("success", vector=NONSENSE)
+    works = part.change("success", vector=proper).low > 0
+    broken = part.change("coherence", vector=BROKEN)
     alone, pair, no_bos = (
-        format_interval(part.value("success", pair=name), share=True, n=name == proper)
+        format_interval(part.value("success", vector=name), share=True, n=name == proper)
         for name in (ALONE, proper, NO_BOS)
     )
     return [
@@ -106,20 +106,20 @@ def judge(m: Measured) -> list[Verdict]:
 @failures.tabulate
 def tabulate(m: Measured) -> pd.DataFrame:
     """In the order of the vectors; the coefficient is in their names."""
-    table = m.parts["failures"].by_run().replace({"pair": {m.notes["concept"]: PROPER}})
+    table = m.parts["failures"].by_run().replace({"vector": {m.notes["concept"]: PROPER}})
     order = ["", PROPER, ALONE, NO_BOS, NONSENSE, BROKEN]
-    table = table.sort_values("pair", key=lambda pair: pair.map(order.index), kind="stable")
-    return table.drop(columns="coefficient").rename(columns={"pair": "vector"})
+    table = table.sort_values("vector", key=lambda pair: pair.map(order.index), kind="stable")
+    return table.drop(columns="coefficient")
 
 
 @failures.draw
 def draw(m: Measured) -> Figure:
     """Each vector with its controls, a panel for success and one for coherence."""
-    summary = m.summary.replace({"pair": {m.notes["concept"]: PROPER}})
-    shown = summary.assign(vector=summary["pair"], pair=summary["metric"].map(PANELS))
+    summary = m.summary.replace({"vector": {m.notes["concept"]: PROPER}})
+    shown = summary.assign(condition=summary["vector"], vector=summary["metric"].map(PANELS))
     return plots.bars(
         shown.drop(columns=["metric", "position"]),
-        x="vector",
+        x="condition",
         ylabel="completions",
         unit="%",
         note=note(summary),

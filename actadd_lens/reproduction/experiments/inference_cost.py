@@ -13,7 +13,7 @@ from actadd_lens import plots
 from actadd_lens.generation.completions import generate
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.load import load_model
+from actadd_lens.models.load import random_model
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least, decide
 from actadd_lens.reproduction.measurements import as_measurements, interval_in
@@ -63,12 +63,12 @@ def inference_cost(setup: Setup) -> Measured:
     own = BridgeModel(setup.model).name.rsplit("/", 1)[-1]
     timed = pd.DataFrame(
         [
-            {"pair": name, "kind": kind, "parameters": _size(model), **timing}
+            {"vector": name, "kind": kind, "parameters": _size(model), **timing}
             for name, kind, model in [(own, "own", setup.model), *_random_models(setup)]
             for timing in _timings(setup, model, concept)
         ]
     )
-    labels = ["pair", "kind", "parameters", "batch", "run", "prompt"]
+    labels = ["vector", "kind", "parameters", "batch", "run", "prompt"]
     part = as_measurements(timed.melt(labels, var_name="metric"))
     tokens = sum(map(setup.length, concept.test)) / len(concept.test)
     return Measured(
@@ -94,28 +94,9 @@ def _size(model: Bridge) -> int:
 
 def _random_models(setup: Setup) -> Iterator[tuple[str, str, Bridge]]:
     """Name, kind and model of every random model, each made when it is its turn."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    tokenizer, device = setup.model.tokenizer, BridgeModel(setup.model).device
-    special = ("bos_token_id", "eos_token_id", "pad_token_id")
     for (kind, architecture), (layers, width) in product(KINDS.items(), SHAPES):
-        config = AutoConfig.for_model(
-            architecture,
-            vocab_size=len(tokenizer),
-            max_position_embeddings=BridgeModel(setup.model).n_ctx,
-            num_hidden_layers=layers,
-            hidden_size=width,
-            word_embed_proj_dim=width,
-            ffn_dim=4 * width,
-            num_attention_heads=4,
-            **{name: getattr(tokenizer, name) for name in special},
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(setup.seed)
-            # transformers has no types for it.
-            plain = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         name = _name(kind, layers, width)
-        yield name, kind, load_model(name, device=device, hf_model=plain, tokenizer=tokenizer)
+        yield name, kind, random_model(setup.model, architecture, layers, width, setup.seed, name)
 
 
 def _timings(setup: Setup, model: Bridge, concept: Concept) -> Iterator[dict[str, Any]]:
@@ -157,7 +138,7 @@ def _seconds(
 def _noise(frame: pd.DataFrame) -> float:
     """How many times as long as its fastest a model's slowest clean run took, at most."""
     clean = frame[(frame["run"] == "clean") & (frame["batch"] == LARGEST)]
-    times = clean[clean["metric"] == "seconds"].groupby("pair")["value"]
+    times = clean[clean["metric"] == "seconds"].groupby("vector")["value"]
     return float((times.max() / times.min()).max())
 
 
@@ -166,8 +147,8 @@ def judge(m: Measured) -> list[Verdict]:
     """Decide by the premium of the vector at the largest batch."""
     part = m.parts["timings"]
     premium = {
-        name: part.value("premium", pair=name, batch=LARGEST)
-        for name in part.frame["pair"].unique()
+        name: part.value("premium", vector=name, batch=LARGEST)
+        for name in part.frame["vector"].unique()
     }
     ends = {
         kind: [premium[_name(kind, *shape)] for shape in (SHAPES[0], SHAPES[-1])] for kind in KINDS
@@ -203,12 +184,12 @@ def tabulate(m: Measured) -> pd.DataFrame:
     """A line for each model and batch size, a column for each run."""
     part = m.parts["timings"]
     steered = part.frame[(part.frame["run"] == "steered") & (part.frame["metric"] == "premium")]
-    medians = steered.groupby(["pair", "batch"])["value"].median()
+    medians = steered.groupby(["vector", "batch"])["value"].median()
     lines: dict[tuple[Hashable, Hashable], dict[str, str]] = {}
     for row in part.summary.to_dict("records"):
-        key, text = (row["pair"], row["batch"]), _percent(interval_in(row))
+        key, text = (row["vector"], row["batch"]), _percent(interval_in(row))
         line = lines.setdefault(
-            key, {"model": row["pair"], "batch": str(row["batch"]), "clean": ""}
+            key, {"model": row["vector"], "batch": str(row["batch"]), "clean": ""}
         )
         match row["metric"], row["run"]:
             case "seconds", "clean":
@@ -230,7 +211,7 @@ def draw(m: Measured) -> Figure:
     shown = premiums.assign(
         batch="batch " + premiums["batch"].astype(str),
         **{name: 100 * premiums[name] for name in ("mean", "low", "high")},
-    ).rename(columns={"pair": x})
+    ).rename(columns={"vector": x})
     level = pd.DataFrame([{"run": "clean", "mean": 0.0}])
     return plots.bars(
         pd.concat([shown, level], ignore_index=True),

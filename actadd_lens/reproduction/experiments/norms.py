@@ -103,7 +103,11 @@ def _norms(
             own = own[own["row"] == int(vector.norms().argmax())]
         means = own.groupby("prompt", sort=False)[["dose", ADDED, STREAM]].mean()
         long = means.rename(columns={"dose": RATIO}).reset_index().melt("prompt", var_name="metric")
-        labels: dict[str, Any] = {"pair": concept.name, "layer": vector.layer, "coefficient": scale}
+        labels: dict[str, Any] = {
+            "vector": concept.name,
+            "layer": vector.layer,
+            "coefficient": scale,
+        }
         frames.append(long.assign(**labels, position=vector.position, run=run))
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]
 
@@ -147,10 +151,10 @@ def tabulate(m: Measured) -> pd.DataFrame:
     """Some layers at c = 1, and what is in use."""
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in m.summary.to_dict("records"):
-        in_use = [row["layer"], row["coefficient"]] == m.notes["settings"][row["pair"]]
+        in_use = [row["layer"], row["coefficient"]] == m.notes["settings"][row["vector"]]
         if row["run"] == STEERED and row["layer"] not in m.notes["depths"] and not in_use:
             continue
-        labels = {"concept": row["pair"], "layer": row["layer"]}
+        labels = {"concept": row["vector"], "layer": row["layer"]}
         labels |= {"coefficient": f"{row['coefficient']:g}", "run": row["run"]}
         line = lines.setdefault(
             (*labels.values(),), {**labels, **dict.fromkeys(HEADS.values(), "")}

@@ -85,7 +85,7 @@ def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
     prompted = {pair.positive: Run(prefix=pair.positive) for pair in concept.pairs}
     named = zip(vectors.items(), concept.pairs, strict=True)
     for i, ((label, vector), pair) in enumerate(named, start=1):
-        steered, random = setup.conditions(concept, vector, c, (f"random:{i}",), pair=label)
+        steered, random = setup.conditions(concept, vector, c, (f"random:{i}",), vector=label)
         labels = {**steered.labels, "run": "prompted"}
         cells += [steered, random, Configuration(labels, prompted[pair.positive])]
     return cells
@@ -102,9 +102,9 @@ def _pairs(m: Measured) -> pd.DataFrame:
     lines = []
     for name, part in m.parts.items():
         for label, cosine in m.notes["cosines"][name].items():
-            gain = part.change("success", pair=label)
-            success = part.value("success", pair=label).mean
-            line = {"concept": name, "pair": label, "success": success, "cosine": cosine}
+            gain = part.change("success", vector=label)
+            success = part.value("success", vector=label).mean
+            line = {"concept": name, "vector": label, "success": success, "cosine": cosine}
             lines.append(line | {"steers": gain.low > 0, "decided": gain.n > 1})
     return pd.DataFrame(lines)
 
@@ -185,10 +185,10 @@ def draw(m: Measured) -> Figure:
 
 
 def _panel(ax: Axes, own: pd.DataFrame) -> None:
-    pairs = list(own["pair"][own["run"] == "steered"])
+    pairs = list(own["vector"][own["run"] == "steered"])
     for run, (colour, marker, shift) in LOOKS.items():
         rows = own[own["run"] == run]
-        at = rows["pair"].map(pairs.index) - shift
+        at = rows["vector"].map(pairs.index) - shift
         look = {"color": colour, "zorder": 2.5}
         interval(ax, at, rows["low"], rows["high"], across=True, linewidth=1.2, **look)
         look["markerfacecolor"] = "white" if run == "prompted" else colour

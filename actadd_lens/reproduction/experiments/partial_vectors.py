@@ -60,7 +60,7 @@ def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
     layer, c = setup.setting(concept)
     vector = setup.vector(concept.pair, layer)
     _, *whole = setup.baselines(concept)
-    cells = [clean_configuration(pair=concept.name, ablation=None, fraction=None)]
+    cells = [clean_configuration(vector=concept.name, ablation=None, fraction=None)]
     cells += [Configuration({**cell.labels, **WHOLE}, cell.run) for cell in whole]
     for choice, order in orders(vector, setup.seed).items():
         controls = BASELINES[:3] if choice == CHOICES[0] else ()

@@ -56,7 +56,7 @@ def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
         for cell in setup.conditions(concept, vector.at(place), c, OF_VECTOR)
     ]
     _, *front = setup.baselines(concept)
-    return [clean_configuration(pair=concept.name), *front, *moved]
+    return [clean_configuration(vector=concept.name), *front, *moved]
 
 
 @positions.judge
@@ -101,7 +101,7 @@ def draw(m: Measured) -> Figure:
     shown = summary[summary["run"].isin(["steered", "clean", "random", "negated"])]
     panels = shown["part"] + ": " + shown["metric"]
     return plots.bars(
-        _in_order(shown.drop(columns="metric").assign(pair=panels)),
+        _in_order(shown.drop(columns="metric").assign(vector=panels)),
         x="position",
         ylabel="share of completions",
         unit="%",

@@ -105,7 +105,7 @@ def _later(
     [added] = mean.run.steering
     average = steering_reach(setup.model, added, concept.test, controls=(), **options)
     frames = [
-        found.frame.assign(pair=concept.name, coefficient=c),
+        found.frame.assign(vector=concept.name, coefficient=c),
         average.frame.assign(**mean.labels),
     ]
     frame = pd.concat(frames, ignore_index=True)

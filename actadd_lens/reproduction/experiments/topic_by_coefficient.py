@@ -121,7 +121,7 @@ def tabulate(m: Measured) -> pd.DataFrame:
 def draw(m: Measured) -> Figure:
     """Success against the coefficient, a panel for each topic."""
     # The clean run belongs to a topic too: each topic has its own judge.
-    summary = m.summary.assign(pair=m.summary["part"])
+    summary = m.summary.assign(vector=m.summary["part"])
     n = max(i.n for i in m.changes("success", coefficient=AT).values())
     return plots.coefficient_curve(
         summary[summary["metric"] == "success"].drop(columns="metric"),
