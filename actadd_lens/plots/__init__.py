@@ -3,8 +3,8 @@
 Figures of sweeps and ablations read one row per configuration: `run` ("steered", "clean", or the
 name of a control), `layer`, `coefficient` (both empty in the clean row), and `mean`, `low`, `high`.
 The interval may be empty; infinite values are drawn as if they were empty. Several values in a
-column `vector` or `position` make one panel each; a row where they are empty, such as the clean run,
-is in every panel. Controls "random:1", "random:2" are draws of one control, "random", and look
+column `vector` or `position` make one panel each; a row where they are empty, such as the clean
+run, is in every panel. Controls "random:1", "random:2" are draws of one control, "random", and look
 alike. A frame of several metrics must be cut to one.
 
 A figure is a `matplotlib.figure.Figure`: a notebook shows it, `figure.savefig` or `save` writes it

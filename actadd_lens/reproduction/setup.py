@@ -22,6 +22,7 @@ from actadd_lens.sweeps.controls import Steered, make_control
 from actadd_lens.sweeps.identity import fingerprint, hashed
 from actadd_lens.sweeps.measurement import Measurement
 from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.results import Result
 from actadd_lens.vectors.extraction import extract, mean_differences
 from actadd_lens.vectors.files import prepare_directory
 from actadd_lens.vectors.pair import ContrastPair
