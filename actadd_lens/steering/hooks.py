@@ -8,6 +8,7 @@ passes that the package makes itself, where each row of a batch may be steered b
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,64 +134,82 @@ def prompt_edits(
     alike: dict[int, list[int]] = {}
     for row, steering in enumerate(steerings):
         alike.setdefault(id(steering), []).append(row)
-    groups = [(rows, as_interventions(model, steerings[rows[0]])) for rows in alike.values()]
-    real = mask.bool()
     holds: dict[int, Tensor] = {}
     points: dict[str, list[Edit]] = {}
-    for rows, items in groups:
-        for name, edit in _edits(model, items, real[rows], rows, len(mask), holds).items():
+    for rows in alike.values():
+        items = as_interventions(model, steerings[rows[0]])
+        for item in conditions_of(items):
+            holds.setdefault(id(item), torch.zeros(len(mask), dtype=torch.bool))
+        for name, edit in _edits(model, items, partial(_given, mask[rows].bool()), holds, rows):
             points.setdefault(name, []).append(_of_rows(rows, len(mask), edit))
     return PromptEdits({name: _chained(edits) for name, edits in points.items()}, holds)
+
+
+def _given(real: Bool[Tensor, "row pos"], _: Tensor) -> Bool[Tensor, "row pos"]:
+    return real
 
 
 def _edits(
     model: Bridge,
     interventions: Sequence[Intervention],
-    real: Bool[Tensor, "row pos"],
-    rows: Sequence[int],
-    n_rows_in_batch: int,
+    real_of: Callable[[Tensor], Bool[Tensor, "row pos"] | None],
     holds: dict[int, Bool[Tensor, "batch"]],
-) -> dict[str, Edit]:
-    """Edits of some rows of a batch that are steered alike, by hook point."""
-    edits: dict[str, Edit] = {}
-    for conditional in conditions_of(interventions):
-        name, judge = conditional.condition.hook_point, _judge(conditional, real, rows, holds)
-        holds.setdefault(id(conditional), torch.zeros(n_rows_in_batch, dtype=torch.bool))
-        edits[name] = _chained([edits[name], judge]) if name in edits else judge
+    rows: Sequence[int] | None = None,
+) -> list[tuple[str, Edit]]:
+    """Edits of passes in which all rows, or some of a batch, are steered alike, by hook point.
 
-    def edit_at(items: Sequence[Intervention]) -> Edit:
+    Args:
+        model: Any TransformerBridge.
+        interventions: Fit for the model.
+        real_of: Which tokens of the stream at hand are real; None in a decode step.
+        holds: Whether conditions hold for each prompt: filled in prompt passes, used in all.
+        rows: Indices of the rows in the batch, all of them by default.
+    """
+
+    def judge(item: When) -> Edit:
+        plan = positions.parse(item.condition.position)
+
         def edit(stream: Tensor) -> Tensor:
-            at = tokens_edited(items, real.to(stream.device), rows)
-            for place, item in enumerate(items):
-                if isinstance(item, When):
-                    holding = holds[id(item)][rows].to(stream.device)
-                    at[place] = at[place] & holding[:, None]
-            return applied(stream, items, at)
+            real = real_of(stream)
+            if real is not None:
+                at = positions.row_index(plan, real, 1, rows) != positions.NO_ROW
+                found = item.condition.holds(stream, at.to(stream.device)).cpu()
+                if rows is None:
+                    holds[id(item)] = found
+                else:
+                    holds[id(item)][rows] = found
+            return stream
 
         return edit
 
-    for name, edit in _placed(model, interventions, edit_at).items():
-        edits[name] = _chained([edits[name], edit]) if name in edits else edit
-    return edits
+    def holding(item: When, n_rows_here: int) -> Tensor:
+        found = holds.get(id(item))
+        found = found if found is None or rows is None else found[rows]
+        if found is None or len(found) != n_rows_here:
+            raise VectorError(
+                f"a batch of {n_rows_here} is generated, and the condition was judged on "
+                f"{0 if found is None else len(found)} prompts: read the prompts inside the context"
+            )
+        return found
 
+    def edit_at(items: Sequence[Intervention]) -> Edit:
+        def edit(stream: Tensor) -> Tensor:
+            real, chosen = real_of(stream), items
+            if real is None:
+                chosen = [i for i in items if positions.parse(i.position).steers_generated]
+                at = [torch.ones(stream.shape[:2], dtype=torch.bool) for _ in chosen]
+            else:
+                at = tokens_edited(items, real.to(stream.device), rows)
+            for place, item in enumerate(chosen):
+                at[place] = at[place].to(stream.device)
+                if isinstance(item, When):
+                    at[place] = at[place] & holding(item, len(stream)).to(stream.device)[:, None]
+            return applied(stream, chosen, at) if chosen else stream
 
-def _judge(
-    conditional: When,
-    real: Bool[Tensor, "row pos"],
-    rows: Sequence[int],
-    holds: dict[int, Bool[Tensor, "batch"]],
-) -> Edit:
-    """An edit that changes nothing, and notes for which prompts a condition holds."""
-    condition = conditional.condition
-    plan = positions.parse(condition.position)
+        return edit
 
-    def edit(stream: Tensor) -> Tensor:
-        at = positions.row_index(plan, real, 1, rows) != positions.NO_ROW
-        found = condition.holds(stream, at.to(stream.device))
-        holds[id(conditional)][rows] = found.cpu()
-        return stream
-
-    return edit
+    judges = [(i.condition.hook_point, judge(i)) for i in conditions_of(interventions)]
+    return [*judges, *_placed(model, interventions, edit_at).items()]
 
 
 def _placed(
@@ -400,48 +419,18 @@ def _call_hooks(
     model: Bridge, interventions: Sequence[Intervention], current: Callable[[], Call]
 ) -> list[tuple[str, Hook]]:
     """Hooks that steer passes of a caller, whose shape is known when they run."""
-    holds: dict[int, Tensor] = {}
 
-    def holding(item: When, n_prompts: int) -> Tensor:
-        found = holds.get(id(item))
-        if found is None or len(found) != n_prompts:
-            raise VectorError(
-                f"a batch of {n_prompts} is generated, and the condition was judged on "
-                f"{0 if found is None else len(found)} prompts: read the prompts inside the context"
-            )
-        return found
+    def real_of(stream: Tensor) -> Bool[Tensor, "batch pos"] | None:
+        call = current()
+        if call.continues:
+            return None
+        real = call.real
+        if real is None:
+            real = torch.ones(stream.shape[:2], dtype=torch.bool)
+        bridge.check_mask(real, stream.shape[:2])
+        return real.cpu()
 
-    def edit_at(items: Sequence[Intervention]) -> Edit:
-        def edit(stream: Tensor) -> Tensor:
-            call = current()
-            if call.continues:
-                chosen = [i for i in items if positions.parse(i.position).steers_generated]
-                at = [torch.ones(stream.shape[:2], dtype=torch.bool) for _ in chosen]
-            else:
-                chosen, at = list(items), tokens_edited(items, _real(call, stream))
-            if not chosen:
-                return stream
-            for place, item in enumerate(chosen):
-                if isinstance(item, When):
-                    at[place] = at[place] & holding(item, len(stream))[:, None]
-            return applied(stream, chosen, [tokens.to(stream.device) for tokens in at])
-
-        return edit
-
-    def judge(item: When) -> Edit:
-        plan = positions.parse(item.condition.position)
-
-        def edit(stream: Tensor) -> Tensor:
-            call = current()
-            if not call.continues:
-                at = positions.row_index(plan, _real(call, stream), 1) != positions.NO_ROW
-                holds[id(item)] = item.condition.holds(stream, at.to(stream.device)).cpu()
-            return stream
-
-        return edit
-
-    judges = [(i.condition.hook_point, judge(i)) for i in conditions_of(interventions)]
-    edits = [*judges, *_placed(model, interventions, edit_at).items()]
+    edits = _edits(model, interventions, real_of, {})
     return [(name, _checked(edit)) for name, edit in edits]
 
 
@@ -457,14 +446,6 @@ def _checked(edit: Edit) -> Hook:
         return edit(tensor)
 
     return hook
-
-
-def _real(call: Call, stream: Tensor) -> Bool[Tensor, "batch pos"]:
-    real = call.real
-    if real is None:
-        real = torch.ones(stream.shape[:2], dtype=torch.bool)
-    bridge.check_mask(real, stream.shape[:2])
-    return real.cpu()
 
 
 def _named(item: object) -> str:
