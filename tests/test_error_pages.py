@@ -15,7 +15,11 @@ import torch
 from actadd_lens import errors
 
 PAGES = Path(__file__).parents[1] / "docs" / "errors"
-CLASSES = [value for value in vars(errors).values() if isinstance(value, type)]
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, errors.ActAddError)
+]
 CAUGHT = [error for error in CLASSES if error is not errors.ActAddError]
 
 PART = re.compile(

@@ -6,7 +6,11 @@ import pytest
 import actadd_lens as al
 from actadd_lens import errors
 
-ALL = [value for value in vars(errors).values() if isinstance(value, type)]
+ALL = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, errors.ActAddError)
+]
 
 
 @pytest.mark.parametrize("error", ALL)

@@ -349,7 +349,7 @@ def test_a_prompt_beyond_the_context_is_named_before_anything_runs(model: Bridge
 def test_a_vector_that_does_not_fit_is_refused_before_anything_runs(
     model: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actadd_lens.models.bridge.prefill", _interrupted)
+    monkeypatch.setattr("actadd_lens.models.bridge.BridgeModel.run", _interrupted)
     vector = al.SteeringVector(torch.ones(5, model.cfg.d_model), "blocks.1.hook_resid_pre")
     with pytest.raises(al.PositionError, match="vector has 5 rows, prompt 1 has 2 tokens"):
         generate(model, [PROMPTS[2], "I"], vector, batch_size=1)

@@ -215,8 +215,8 @@ def test_bad_input_is_refused(neo):
 
 
 def test_a_model_that_predicts_otherwise_is_refused(neo, monkeypatch):
-    read = lens._read
-    monkeypatch.setattr(lens, "_read", lambda *args: read(*args).flip(1))
+    read = lens.bridge.lens_logprobs
+    monkeypatch.setattr(lens.bridge, "lens_logprobs", lambda *args: read(*args).flip(1))
     with pytest.raises(al.LayerError, match="other predictions than the model"):
         logit_lens(neo, PROMPT)
 

@@ -91,11 +91,11 @@ def test_a_broken_directory_says_what_is_wrong(tmp_path):
 
 
 def test_a_library_that_is_there_but_broken_is_not_called_missing(monkeypatch):
-    from actadd_lens.metrics import judges
+    from actadd_lens import errors
 
     def broken(_):
         raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
 
-    monkeypatch.setattr(judges, "import_module", broken)
+    monkeypatch.setattr(errors, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="sklearn"):
-        judges.require("sentence_transformers", "relevance", "Relevance")
+        errors.require("sentence_transformers", "relevance", "Relevance")
