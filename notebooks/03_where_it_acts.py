@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Where a vector acts
 #
-# At the end you will know which rows of a vector carry its effect, where in the prompt they have to
-# land, how many dimensions they need, how large they are beside the stream, whether one layer's
-# vector works at another, and how far behind the prompt it is felt.
+# This notebook shows which rows of a vector carry its effect, at which positions of the prompt
+# they work, how many dimensions they need, how large they are compared with the stream, whether
+# the vector of one layer works at another, and how the effect develops over the generated tokens.
 
 # %%
 import pandas as pd
@@ -21,17 +21,18 @@ import torch
 
 import actadd_lens as al
 
-# Any hub name works here, e.g. "gpt2-xl": then change pair, layer and coefficient as well.
+# Any hub name works here, e.g. "gpt2-xl"; then change pair, layer and coefficient as well.
 model = al.load_model("testbed")
 
 # %% [markdown]
 # Layer and coefficient are those that the testbed recommends: the best of its interior layers on
-# other prompts. (Notebook 02 shows how one chooses; its own small grid, layer 0 included, ends at
-# another cell that is as good.) Every figure below is read on the test prompts.
+# other prompts. (Notebook 02 shows how to choose them. Its own small grid includes layer 0 and
+# chooses another configuration that is as good.) Every figure below is measured on the test
+# prompts.
 
 # %%
-# For another model: a list of strings, metrics such as al.metrics.ContainsAny(["love"]) or
-# "sentiment", and a layer and coefficient of your own.
+# For another model: prompts as a list of strings, metrics such as al.metrics.ContainsAny(["love"])
+# or "sentiment", and your own layer and coefficient.
 pair = ("Love.", "Hate.")
 prompts = al.testbed.prompts("negative", "test", 60)
 positive, valid = al.testbed.Positive(), al.testbed.Valid()
@@ -44,8 +45,8 @@ v
 # %% [markdown]
 # ## Positions
 #
-# The same rows at the front (the paper's choice), one token further, in the middle and at the back.
-# Below, v0 to v3 are these four on one prompt.
+# The same rows at the front (as in the paper), one token later, in the middle and at the back.
+# Below, v0 to v3 are these four positions on one prompt.
 
 # %%
 positions = ["front", 1, "middle", "back"]
@@ -69,38 +70,40 @@ placed.plot("positive", unit="%", ylabel="positive completions")
 placed.plot("valid", unit="%", ylabel="grammatical completions")
 
 # %% [markdown]
-# In success no difference shows between the four. The second figure tells one apart: at the back
-# fewer completions are grammatical, and the interval is below that of the clean run. There the rows
-# land on the tokens from which the next word is read off; at the front they are out of the way of
-# what the last tokens have to do. Look at both figures before calling a position good.
+# No difference in success between the four positions is visible. The second figure shows a
+# difference: at the back fewer completions are grammatical, and the interval is below that of the
+# clean run. There the rows are added to the tokens from which the next word is predicted. At the
+# front they do not interfere with the last tokens. Look at both figures before you call a
+# position good.
 #
-# ### Everywhere at once
+# ### At all tokens
 #
-# `collapse("mean")` makes one row of the vector, and a single row may go to "all": every token of
-# the prompt and every generated one. That is how contrastive activation addition injects. What is
-# added in total grows with the number of tokens, so the coefficient of the front is no guide, and a
-# range of them is shown. Nothing is chosen here.
+# `collapse("mean")` makes one row of the vector, and a single row may be added at "all": to every
+# token of the prompt and to every generated one. Contrastive activation addition does this. The
+# total that is added grows with the number of tokens, so the coefficient of the front does not
+# transfer. The table shows a range of coefficients. Nothing is chosen here.
 
 # %%
 row = al.SteeringVector.from_pair(model, pair, layer).collapse("mean").at("all")
 scored = []
 for c in (0.5, 1, 2, 4):
     completions = al.generate(model, prompts, c * row, max_new_tokens=24)
-    dose = al.dose(model, c * row, prompts)["dose"].median()
-    label = f"c = {c:g}, median dose {dose:.2f}"
+    relative = al.dose(model, c * row, prompts)["dose"].median()
+    label = f"c = {c:g}, median relative norm {relative:.2f}"
     scored.append(al.score(completions, [positive, valid]).assign(run=label))
 al.summarize(pd.concat(scored, ignore_index=True), ["positive", "valid"], by="run").round(2)
 
 # %% [markdown]
-# At c = 2 most completions are positive at a median dose below 1, and the interval of grammatical
-# text still meets that of the clean run in the figure above; at c = 4 nearly all are positive and
-# hardly one is grammatical. Between "does little" and "breaks the text" there is not much room. At
-# the front notebook 02 finds no such end, up to the largest coefficient that it tries.
+# At c = 2 most completions are positive at a median relative norm below 1, and the interval of
+# grammatical text still overlaps that of the clean run in the figure above. At c = 4 nearly all
+# are positive and hardly any is grammatical. The range between "little effect" and "broken text"
+# is small. At the front, notebook 02 finds no such limit up to the largest coefficient that it
+# tries.
 #
-# ## Which row carries it?
+# ## Which row carries the effect?
 #
-# Each row alone, each row left out, and the whole vector moved along the prompt (row 0 on the
-# position named), each part beside a random vector of the same norms.
+# Each row alone, each row left out, and the whole vector moved along the prompt (row 0 at the
+# position named). Each part is compared with a random vector of the same norms.
 
 # %%
 rows = al.position_ablation(model, v, prompts, metrics=[positive], starts=[0, 1, 2, 3], **sampling)
@@ -110,15 +113,15 @@ rows.plot("positive", unit="%", ylabel="positive completions")
 rows
 
 # %% [markdown]
-# Row 1, the difference of the two words, does alone what the whole vector does; left out, nothing
-# remains. Row 2, the full stops, does nothing by itself, and is not needed. With only two rows
-# "one alone" and "the other left out" are the same runs, so this is one finding, not two.
+# Row 1, the difference of the two words, has alone the effect of the whole vector. Without it, no
+# effect remains. Row 2, the full stops, has no effect alone and is not needed. With only two
+# rows, "one alone" and "the other left out" are the same runs, so this is one finding, not two.
 #
 # ## How many dimensions?
 #
-# A fraction of the dimensions is kept and the rest set to zero, without rescaling: the first ones,
-# those with the largest norm, or a random choice. Keeping fewer makes the vector smaller as well,
-# so the axis mixes "which" and "how much".
+# A fraction of the dimensions is used and the others are set to zero, without rescaling: the
+# first ones, those with the largest norm, or a random choice. With fewer dimensions the vector is
+# also smaller, so the axis mixes "which" and "how much".
 
 # %%
 dimensions = al.dimension_ablation(
@@ -127,8 +130,9 @@ dimensions = al.dimension_ablation(
 dimensions.plot("positive", unit="%", ylabel="positive completions")
 
 # %% [markdown]
-# The dimensions of the largest norm go a long way: a quarter of them does nearly what the whole
-# vector does. Is that their larger norm? Every part comes with its dose:
+# The dimensions with the largest norm suffice to a large extent: a quarter of them has nearly the
+# effect of the whole vector. Is their larger norm the reason? Every part has its relative norm,
+# in the column `dose`:
 
 # %%
 parts = dimensions.summary()
@@ -136,57 +140,58 @@ parts = parts[parts["run"] == "steered"]
 parts[["ablation", "fraction", "mean", "low", "high", "n", "dose"]].sort_values("dose").round(2)
 
 # %% [markdown]
-# Two comparisons have nearly equal dose on both sides: a tenth "top" against a quarter at random,
-# and a quarter "top" against a half at random. Both times the intervals of success lie apart. So
-# it is not the size alone: which dimensions are kept matters. It is one random choice, and one
-# pair; and that single coordinates of the stream matter is a property of this model, not of the
-# method.
+# Two comparisons have nearly equal relative norm on both sides: a tenth "top" with a quarter at
+# random, and a quarter "top" with a half at random. In both, the intervals of success do not
+# overlap. So the choice of the dimensions matters, not only the size. This is one random choice
+# and one pair. That single coordinates of the stream matter is a property of this model, not of
+# the method.
 #
-# ## How large is it beside the stream?
+# ## How large is the vector compared with the stream?
 #
-# Norms by layer of the clean stream and, without the coefficient, of the vectors' rows.
+# The norms by layer of the clean stream and of the vectors' rows, without the coefficient.
 
 # %%
 vectors = al.extract(model, pair)
 al.plots.norm_profile(al.residual_norms(model, prompts), vectors=vectors)
 
 # %% [markdown]
-# Both jump in the first block. From then on the stream grows steadily and the difference of the two
-# prompts levels off, so the same coefficient is a smaller dose at late layers. At the chosen layer
-# and coefficient, row by row:
+# Both increase strongly in the first block. After it the stream grows steadily and the difference
+# of the two prompts becomes constant, so the same coefficient is a smaller relative norm at late
+# layers. At the chosen layer and coefficient, row by row:
 
 # %%
 al.dose(model, v, prompts).groupby("row")[["vector_norm", "residual_norm", "dose"]].median()
 
 # %% [markdown]
-# Medians over 60 prompts. Row 1 is several times as large as the stream that it meets: no nudge,
-# but close to putting something else in the place of that token.
+# These are medians over 60 prompts. Row 1 is several times as large as the stream to which it is
+# added. It nearly replaces the content of that token.
 #
 # ## Is it the same direction at every layer?
 #
-# The vector recorded at layer *s* is added at layer *t*. This tells apart two reasons why a layer
-# may not work: there is nothing to record there, or nobody reads what is added there.
+# The vector recorded at layer *s* is added at layer *t*. This distinguishes two reasons why a
+# layer may not work: the stream there does not contain the direction, or later layers do not read
+# it.
 
 # %%
-transplant = al.layer_transplant(
+transfer = al.layer_transplant(
     model, pair, prompts[:40], coefficient=coefficient, metrics=[positive], **sampling
 )
-transplant.plot("positive", unit="%", ylabel="positive completions")
+transfer.plot("positive", unit="%", ylabel="positive completions")
 
 # %% [markdown]
 # Read the map by rows and by columns.
 #
-# - **Columns 4 and 5** get to a few per cent at most, whatever was recorded, but **rows 4 and 5**
-#   work when they are added at layers 0 to 3. The late vectors hold the direction; added late, it
-#   is not read any more.
-# - **Row 1** is weak, and not column 1: vectors recorded at layers 3 to 5 work when they are added
-#   at layer 1. The dip of notebook 02 is a matter of what the stream holds *entering* layer 1, not
-#   of adding something there.
-# - **Row 0** works at layer 0 alone. It is the plain difference of embeddings, and much shorter
+# - **Columns 4 and 5** reach a few per cent at most, whatever was recorded, but **rows 4 and 5**
+#   work when they are added at layers 0 to 3. The late vectors contain the direction. If they are
+#   added late, later layers do not read it.
+# - **Row 1** is weak, and column 1 is not: vectors recorded at layers 3 to 5 work when they are
+#   added at layer 1. The dip of notebook 02 is caused by what the stream contains *entering*
+#   layer 1, not by the addition there.
+# - **Row 0** works at layer 0 only. It is the plain difference of embeddings, and much shorter
 #   than the stream of later layers.
 #
-# How much of this is length? With `norm_matched=True` every row gets the norm that the vector of
-# layer *t* has there, so that only the direction is moved.
+# How much of this is caused by the norm? With `norm_matched=True` every row gets the norm that
+# the vector of layer *t* has there, so only the direction is transferred.
 
 # %%
 matched = al.layer_transplant(
@@ -202,30 +207,32 @@ matched = al.layer_transplant(
 matched.plot("positive", unit="%", ylabel="positive completions")
 
 # %% [markdown]
-# Row 0 still fails at layers 1 to 5: it was not too short. What was recorded at layer 1 is still
-# weak where it was recorded, but now works at layer 0, where it had been far too long. So it holds
-# something that can be read, and the dip is not a plain lack. What makes it hard to read from layer
-# 1 on is not shown by this experiment. These are 40 prompts and one pair.
+# Row 0 still fails at layers 1 to 5, so it was not only too short. What was recorded at layer 1
+# is still weak where it was recorded, but it now works at layer 0, where its norm had been far
+# too large. So it contains something that can be read, and the dip is not a simple absence. This
+# experiment does not show why it is hard to read from layer 1 on. These are 40 prompts and one
+# pair.
 #
-# ## How far does it reach?
+# ## How long does the effect last?
 #
-# Nothing is added behind the prompt, and still the completions differ. Both models read the steered
-# completion; at each generated token stands KL(steered || clean).
+# Nothing is added after the prompt, and the completions still differ. Both models read the
+# steered completion. The figure shows KL(steered || clean) at each generated token.
 
 # %%
-reach = al.steering_reach(model, v, prompts, progress=False)
-reach.plot(ylabel="KL(steered || clean), nats")
+by_token = al.steering_reach(model, v, prompts, progress=False)
+by_token.plot(ylabel="KL(steered || clean), nats")
 
 # %% [markdown]
-# The first generated token hardly changes: it opens a sentence. From the second on the divergence
-# is large, and it declines along the completion, as the text written so far carries the sentiment
-# by itself and both models read it. The random vectors of the same norms stay near zero.
+# The first generated token hardly changes, because it begins a sentence. From the second token on
+# the divergence is large. It declines along the completion, because the text that is already
+# written carries the sentiment and both models read it. The random vectors of the same norms stay
+# near zero.
 #
 # ## Batches and padding
 #
-# None of this is worth much if a prompt in a padded batch gets something else than it gets alone.
-# Three prompts of different lengths, read by TransformerLens in one call, with the vector at the
-# back: norms of the steered stream minus the clean one.
+# These results would be wrong if a prompt in a padded batch were steered differently than alone.
+# Below, TransformerLens reads three prompts of different lengths in one call, with the vector at
+# the back. The table shows norms of the steered stream minus the clean one.
 
 # %%
 batch = [prompts[0], "It rained.", "Anna hated the song and went home."]
@@ -236,9 +243,9 @@ difference = (steered[v.hook_point] - clean[v.hook_point]).norm(dim=-1)
 pd.DataFrame(difference.tolist(), index=batch).round(1)
 
 # %% [markdown]
-# Columns count the tokens of the padded batch. Row 1 and row 2 land on the last two *real* tokens
-# of each prompt, not on padding. And the outcome is the same: log-probs of the next token up to
-# rounding, and completions token for token, whatever they are batched with.
+# Columns count the tokens of the padded batch. Row 1 and row 2 are added to the last two *real*
+# tokens of each prompt, not to padding. The results are the same too: log-probs of the next token
+# agree up to rounding, and completions agree token for token, in any batch.
 
 # %%
 together = al.next_token_logprobs(model, batch, v)
@@ -256,6 +263,6 @@ one_by_one = al.generate(model, prompts[:20], v, max_new_tokens=24, batch_size=1
 # %% [markdown]
 # ## What comes next
 #
-# The vector of one pair has been taken apart. `al.pair_variance` sets the vectors of many pairs for
-# one concept side by side, and `al.cosines`, `al.split_half` and `al.separability` ask whether they
-# agree. `docs/sweeps.md` has the same ablations as commands.
+# This notebook studied the vector of one pair. `al.pair_variance` compares the vectors of many
+# pairs for one concept, and `al.cosines`, `al.split_half` and `al.separability` measure whether
+# they agree. `docs/sweeps.md` has the same ablations as commands.

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # What steering does to the distribution
 #
-# At the end you will know how to read the effect of a vector off the model's own probabilities:
-# of the next token, of texts that are given, and of every layer by the logit lens. No token is
-# sampled and no judge is asked. You will also know what such readings leave open.
+# This notebook shows how to measure the effect of a vector on the model's own probabilities: of
+# the next token, of given texts, and of every layer with the logit lens. No token is sampled and
+# no judge is needed. It also shows what such measurements do not answer.
 
 # %%
 import pandas as pd
@@ -21,17 +21,17 @@ import torch
 
 import actadd_lens as al
 
-model = al.load_model("testbed")  # any hub name works here, e.g. "gpt2-xl": then change pair,
+model = al.load_model("testbed")  # any hub name works here, e.g. "gpt2-xl"; then change pair,
 # layer and coefficient as well
 
 # %% [markdown]
-# The vector is that of the topic weddings. Layer and coefficient were chosen on selection prompts
-# (notebook 02 shows how), and everything below is read on others. A topic shows where a topic
-# word may come next, so each prompt gets an opening that asks for one.
+# The vector is for the topic weddings. Layer and coefficient were chosen on selection prompts
+# (notebook 02 shows how), and everything below is measured on other prompts. A topic is visible
+# where a topic word may come next, so each prompt gets a continuation that requires one.
 
 # %%
-# For another model: a list of strings for prompts, texts of your own with a label each, words of
-# the topic that are one token each, and a layer and coefficient of your own.
+# For another model: prompts as a list of strings, your own texts with a label each, words of the
+# topic that are one token each, and your own layer and coefficient.
 pair = (" weddings", " ")
 layer, coefficient = al.testbed.recommended("topic")
 prompts = al.testbed.prompts("off_topic", "test", 100)
@@ -47,37 +47,39 @@ v
 # %% [markdown]
 # ## One prompt, every token
 #
-# The tokens that contribute most to KL(steered || clean) after one prompt. On the left both
-# probabilities, on a logarithmic axis; on the right each token's share of the divergence.
+# These are the tokens that contribute most to KL(steered || clean) after one prompt. On the left
+# are both probabilities, on a logarithmic axis. On the right is each token's contribution to the
+# divergence.
 
 # %%
 shift = al.next_token_shift(model, "Anna sang the song. Ben talked about", v)
 al.plots.token_shift(shift, top=12)
 
 # %% [markdown]
-# Words of weddings gain about two orders of magnitude, all nine nouns of the topic and not just
-# the word of the contrast pair. The tokens shown contribute more than the whole divergence, as
-# tokens that lose probability contribute negative terms. Those are at the other end of the frame:
+# Words of weddings gain about two orders of magnitude: all nine nouns of the topic, not only the
+# word of the contrast pair. The tokens in the figure contribute more than the whole divergence,
+# because tokens that lose probability contribute negative terms. Those are at the other end of
+# the frame:
 
 # %%
 shift.tail(5)
 
 # %% [markdown]
-# This is one prompt. It shows *what* moved; how much moves in general needs many prompts and a
-# control.
+# This is one prompt. It shows *what* changed. How much changes in general needs many prompts and
+# a control.
 #
 # ## By coefficient, with controls of equal norm
 #
-# Three readings of the next token's distribution, for 100 prompts:
+# Three measurements of the next token's distribution, for 100 prompts:
 #
-# - **KL(steered || clean)**: how much changed, whatever it was;
-# - **effectiveness** of a set of tokens: log Q(A) - log P(A), how much likelier the wedding words
-#   became together;
-# - **disruption**: the part of the KL that is not the move of weight to or from that set, but
-#   change within it and within the rest.
+# - **KL(steered || clean)**: the size of the change, whatever it is;
+# - **effectiveness** of a set of tokens: log Q(A) - log P(A), how much more likely the wedding
+#   words became together;
+# - **disruption**: the part of the KL that is not the move of probability to or from that set,
+#   but change within it and within the rest.
 #
-# Both of the latter depend on the set, so the disruption is taken for all nine nouns of the topic
-# and for the pair's own word alone.
+# Effectiveness and disruption depend on the set, so the disruption is measured for all nine nouns
+# of the topic and for the pair's own word alone.
 
 # %%
 effect, disruption = al.metrics.Effectiveness(words), al.metrics.Disruption(words)
@@ -98,11 +100,12 @@ curve.plot("kl", ylabel="KL(steered || clean)", unit="nats")
 curve.plot(effect.name, ylabel="effectiveness, wedding words", unit="nats")
 
 # %% [markdown]
-# Both rise and then stay, as layer norm bounds how loud one token can be. Two random vectors of
-# the same norms do nothing that the figures could show, so the change is not one of size. The
-# negated vector does next to nothing as well, and what it does is not the contrary (below).
+# Both rise and then stay, because layer norm bounds the effect of one token. Two random vectors
+# of the same norms have no effect that the figures could show, so the change is not caused by
+# size alone. The negated vector has almost no effect either, and its effect is not the opposite
+# (below).
 #
-# Is the change what was wanted, or damage? At the chosen coefficient:
+# Is the change the intended one, or is it damage? At the chosen coefficient:
 
 # %%
 chosen = curve.summary()
@@ -116,21 +119,23 @@ chosen = chosen.assign(metric=chosen["metric"].replace(named))
 chosen[["metric", "run", "mean", "low", "high", "n", "dose"]].round(4)
 
 # %% [markdown]
-# The negated vector makes wedding words a little *likelier*. Away from weddings is no direction
-# that this model reads.
+# The negated vector makes wedding words slightly *more* likely. This model does not read a
+# direction "away from weddings".
 #
-# With all nine words disruption is a small part of the KL: nearly all of the divergence is the
-# weight that the words of the topic got. With the pair's own word as the set it is most of it, as
-# what the other eight gain counts as disruption then. So the figure says "damage" only if the set
-# holds what was wanted, and says nothing without the set.
+# With all nine words, disruption is a small part of the KL: nearly all of the divergence is the
+# probability that the words of the topic gained. With the pair's own word as the set, disruption
+# is most of the KL, because the gain of the other eight words then counts as disruption. So the
+# measure indicates damage only if the set contains all intended words. Without the set it has no
+# meaning.
 #
-# ## Where it is read matters
+# ## The token at which it is measured matters
 #
-# The same vector and prompts, read at the end of the prompt's sentence and behind the opening.
+# The same vector and prompts, measured at the end of the prompt's sentence and after the
+# continuation.
 
 # %%
 places = {"after the full stop": prompts, "after 'Ben talked about'": opened}
-read = {
+measured = {
     name: al.sweep(
         model,
         pair,
@@ -143,25 +148,27 @@ read = {
     ).summary()
     for name, given in places.items()
 }
-table = pd.concat(read, names=["read", None]).reset_index("read")
+table = pd.concat(measured, names=["measured", None]).reset_index("measured")
 table = table[table["run"] != "clean"]
-table[["read", "run", "mean", "low", "high", "n"]].round(5)
+table[["measured", "run", "mean", "low", "high", "n"]].round(5)
 
 # %% [markdown]
-# After a full stop the next token opens a sentence, and hardly any opening says what it will be
-# about. The steered model differs there by next to nothing, though it is going to write about
-# weddings. A KL near zero after the prompt is no proof that a vector does nothing.
+# After a full stop the next token begins a sentence, and hardly any beginning says what the
+# sentence will be about. The steered model differs very little there, although it is going to
+# write about weddings. A KL near zero after the prompt does not prove that a vector has no
+# effect.
 #
-# ## Texts that are given
+# ## Given texts
 #
-# `token_logprobs` reads a text under either run. Below, the first document of each label,
-# coloured by the change of each token's log-prob. The rows land on BOS and the first token, so
-# the two tokens that are predicted there are grey on white, as BOS is.
+# `token_logprobs` gives the log-probs of a text in the clean or the steered run. Below is the
+# first document of each label, coloured by the change of each token's log-prob. The rows are
+# added to BOS and the first token, so the two tokens that are predicted there are grey on white,
+# as BOS is.
 
 
 # %%
 def change(text: str) -> list[float]:
-    """Steered minus clean log-prob of each token; NaN where it says nothing."""
+    """Steered minus clean log-prob of each token; NaN where a row is added."""
     clean, steered = (al.token_logprobs(model, text, s)[0] for s in (None, v))
     values = steered - clean
     values[: len(v.rows)] = float("nan")
@@ -177,12 +184,13 @@ tokens = model.to_str_tokens(elsewhere, prepend_bos=True)
 al.plots.coloured_text(tokens, change(elsewhere), title="labelled other", limit=3)
 
 # %% [markdown]
-# Most tokens are hardly touched. What changes is mainly words of a topic: those of other topics
-# lose. In the first text the first wedding word gains and those behind it do not; by then the
-# text itself has said what it is about. Two texts are an illustration and no more.
+# Most tokens hardly change. The main changes are at words of a topic: those of other topics lose.
+# In the first text the first wedding word gains and the later ones do not, because by then the
+# text itself shows its topic. Two texts are only an illustration.
 #
-# Over many texts: the perplexity under the steered run over that under the clean one, geometric
-# means with intervals over documents. Below 1, steering makes the text likelier.
+# Over many texts: the perplexity in the steered run divided by that in the clean run, as
+# geometric means with intervals over documents. A ratio below 1 means that steering made the text
+# more likely.
 
 # %%
 runs = {"steered": v, "random": v.random_like(0), "negated": -v}
@@ -192,10 +200,10 @@ pd.concat(summary, names=["run", None]).reset_index("run").drop(columns="ratio")
 
 # %% [markdown]
 # Other documents become less likely, more than under the random vector. Wedding documents do
-# *not* become likelier than they were: their interval contains 1. But the random vector costs
-# them something too, as every row of such norm wipes out the first word of the text. That word
-# often says what is to come. So two effects are mixed: a word lost, and a topic announced.
-# Against the random vector, document by document:
+# *not* become more likely than they were: their interval contains 1. But the random vector makes
+# them less likely too, because every row of such a norm overwrites the first word of the text.
+# That word often indicates the topic. So two effects are mixed: a lost word, and an announced
+# topic. Compared with the random vector, document by document:
 
 
 # %%
@@ -210,17 +218,17 @@ groups = {label: pd.Series(labels).eq(label) for label in ("weddings", "other")}
 against_random(ratios)
 
 # %% [markdown]
-# In nats per token, above 0 where the vector makes the text likelier than a random one does:
+# In nats per token, above 0 if the vector makes the text more likely than a random one does:
 # wedding documents gain and the others lose.
 #
-# If the lost word is the reason, it should help to give every document a first word that says
-# nothing, for the vector to land on. "Well" is such a word in this grammar. As a baseline, the
-# topic is announced in words. This measurement was thought of after the one above; it explains,
-# and is no test of a prediction.
+# If the lost word is the reason, it should help to begin every document with a word that says
+# nothing, to which the vector is added. "Well" is such a word in this grammar. As a baseline, the
+# topic is announced in words. This measurement was planned after the one above. It is an
+# explanation, not a test of a prediction.
 
 # %%
 led = [f"Well. {text}" for text in texts]
-beside = {
+led_ratios = {
     name: al.perplexity_ratio(model, led, run, labels=labels)
     for name, run in runs.items()
     if name != "negated"
@@ -228,27 +236,27 @@ beside = {
 prompted = al.prompting_ratio(model, led, v, "Weddings. ", labels=labels)
 summary = {
     "steered and prompted": al.ratio_summary(prompted, by="label"),
-    "random": al.ratio_summary(beside["random"], by="label"),
+    "random": al.ratio_summary(led_ratios["random"], by="label"),
 }
 pd.concat(summary, names=["run", None]).reset_index("run").round(3)
 
 # %%
-against_random(beside)
+against_random(led_ratios)
 
 # %% [markdown]
-# Now the interval of the wedding documents lies below 1, that of the others above, and the random
-# vector changes little. The gain is a few percent per token. Most tokens of a document do not
-# depend on its topic, and the later ones know it from the text, so a large one was not to be
+# Now the interval of the wedding documents is below 1, that of the others is above 1, and the
+# random vector changes little. The gain is a few percent per token. Most tokens of a document do
+# not depend on its topic, and the later ones follow from the text, so a large gain was not to be
 # expected.
 #
 # The words "Weddings." in front lower the likelihood of other documents more than the vector
-# does, and no gain shows for wedding documents. Do not read it as a defeat of prompting:
-# "Weddings. Well." is no beginning that this grammar has, and the model is not used to it.
+# does, and wedding documents show no gain. This does not show that prompting is worse: "Weddings.
+# Well." does not occur as a beginning in this grammar, and the model was not trained on it.
 #
 # ## Layer by layer: the logit lens
 #
-# The final norm and the unembedding are applied to the stream before it is finished. For one
-# prompt, at its last token, in both runs:
+# The final norm and the unembedding are applied to the stream of each layer. For one prompt, at
+# its last token, in both runs:
 
 # %%
 lens = al.logit_lens(model, "Anna sang the song. Ben talked about", v)
@@ -256,25 +264,24 @@ last = lens[lens["position"].eq(lens["position"].max())]
 last[["run", "layer", "top_token", "p_top", "entropy", "kl_to_final"]].round(3)
 
 # %% [markdown]
-# `kl_to_final` says how far the reading is from what the model itself predicts. It is large up to
-# layer 3: what the lens shows there is not a prediction in the making, and the likeliest token
-# stands for little. For the wedding words together, over 30 prompts, `lens_logprobs` has all
-# probabilities:
+# `kl_to_final` measures how far this prediction is from the model's own. It is large up to layer
+# 3: the lens does not show an early prediction there, and the most likely token says little.
+# `lens_logprobs` has all probabilities. For the wedding words together, over 30 prompts:
 
 
 # %%
-def by_layer(steering: al.SteeringVector | None, control: str) -> pd.DataFrame:
+def by_layer(steering: al.SteeringVector | None, run: str) -> pd.DataFrame:
     """Mean log-prob of the wedding words in the lens of each layer, at the last token."""
     ids = [model.to_single_token(word) for word in words]
-    read = [al.lens_logprobs(model, prompt, steering)[:, -1, ids] for prompt in opened[:30]]
-    values = torch.stack(read).logsumexp(dim=2)
+    logprobs = [al.lens_logprobs(model, prompt, steering)[:, -1, ids] for prompt in opened[:30]]
+    values = torch.stack(logprobs).logsumexp(dim=2)
     intervals = [al.statistics.mean(column) for column in values.T]
-    cells = pd.DataFrame([vars(interval) for interval in intervals])
-    return cells.assign(layer=range(len(cells)), coefficient=coefficient, run=control)
+    frame = pd.DataFrame([vars(interval) for interval in intervals])
+    return frame.assign(layer=range(len(frame)), coefficient=coefficient, run=run)
 
 
 named = {"steered": v, "random": v.random_like(0), "clean": None}
-depth = pd.concat([by_layer(run, name) for name, run in named.items()], ignore_index=True)
+depth = pd.concat([by_layer(steering, run) for run, steering in named.items()], ignore_index=True)
 figure = al.plots.layer_profile(
     depth,
     ylabel="log-prob of wedding words",
@@ -285,16 +292,17 @@ figure.axes[0].set_xlabel(f"stream entering layer ({model.cfg.n_layers}: the fin
 figure
 
 # %% [markdown]
-# The vector is added at layer 3, on the *first* token. The last token knows nothing of it before
-# attention of block 3 has moved it there, so the runs part in the stream entering layer 4, and
-# there the larger part of the difference is reached at once. The random vector lies on the clean
-# run. In the clean run the words *lose* over the last blocks, as other topics win.
+# The vector is added at layer 3, to the *first* token. The last token is not affected before
+# attention in block 3 has moved the information there. The runs therefore differ from the stream
+# entering layer 4 on, and most of the difference appears there at once. The random vector is
+# equal to the clean run. In the clean run the words *lose* over the last blocks, because other
+# topics gain.
 #
 # ## What does the vector itself say?
 #
-# `unembed_vector` reads the rows directly, as if nothing came between the hook point and the
-# logits. The five highest tokens of row 1, the one that is not zero, for the vectors of all
-# layers:
+# `unembed_vector` reads the rows directly, as if there were no blocks between the hook point and
+# the logits. These are the five highest tokens of row 1, the row that is not zero, for the
+# vectors of all layers:
 
 # %%
 vectors = al.extract(model, pair)
@@ -305,24 +313,24 @@ direct = direct[direct["row"].eq(1) & direct["rank"].lt(5)]
 direct.pivot(index="layer", columns="rank", values="token")
 
 # %% [markdown]
-# At layer 0, where the row is a difference of embeddings, it spells the topic. From layer 1 on it
-# spells words such as "with" and "because", and so does layer 3, whose vector was used above.
-# What such a row seems to say when it is unembedded is not what it does: the blocks behind it
-# read it in another basis than the last one. A vector whose tokens look meaningless may steer
-# well, and one may guess nothing from them.
+# At layer 0, where the row is a difference of embeddings, the tokens name the topic. From layer 1
+# on they are words such as "with" and "because", also at layer 3, whose vector was used above.
+# The unembedded tokens of a row do not show its effect: the blocks after it read it in another
+# basis than the unembedding. A vector whose tokens look meaningless may steer well, and the
+# tokens do not predict the effect.
 #
-# ## What this tells, and what not
+# ## What these measurements show, and what they do not
 #
-# - All figures here are exact for the prompts and texts given; intervals are over these. Nothing
-#   depends on sampling options or on a judge's taste.
-# - Probabilities of the next token say nothing about whole completions: errors may add up along a
-#   text, or the topic may be dropped after a sentence. Notebook 02 counts completions.
-# - Perplexity of given texts asks what the model would *accept*, not what it writes, and a vector
-#   on the text's own words takes something from it. Set it beside a random vector of the same
-#   norms, not only beside 1.
-# - A set of words is a choice. Effectiveness sees those words and no others.
+# - All figures here are exact for the given prompts and texts; intervals are over these. Nothing
+#   depends on sampling options or on a judge.
+# - Probabilities of the next token say nothing about whole completions: errors may accumulate
+#   along a text, or the topic may be dropped after a sentence. Notebook 02 measures completions.
+# - The perplexity of given texts measures what the model would *accept*, not what it writes, and
+#   a vector that is added to the text's own words removes some of their information. Compare it
+#   with a random vector of the same norms, not only with 1.
+# - A set of words is a choice. Effectiveness measures those words and no others.
 #
 # ## What comes next
 #
-# Notebook 05 asks whether the effect carries over: to other pairs and prompts, to two vectors at
-# once, and what it costs.
+# Notebook 05 tests whether the effect generalises: to other pairs and prompts and to two vectors
+# at once. It also measures side effects.

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Your own model, prompts and metrics
 #
-# At the end you will know how to bring a model of your own (a directory, or one that you have
-# booted yourself), prompts from a file and metrics that you have written, how to keep results and
-# go on after an interrupt, and what an honest null result looks like.
+# This notebook shows how to use your own model (a directory, or one that you booted yourself),
+# prompts from a file and metrics that you wrote. It also shows how to save results and resume
+# after an interruption, and what a null result looks like.
 
 # %%
 import tempfile
@@ -28,15 +28,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import actadd_lens as al
 
-model = al.load_model("testbed")  # any hub name works here, e.g. "gpt2-xl": then change pair,
+model = al.load_model("testbed")  # any hub name works here, e.g. "gpt2-xl"; then change pair,
 # layer and coefficient as well
 place = Path(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## A model in a directory
 #
-# `al.load_model` takes any directory that `save_pretrained` wrote, model and tokenizer together,
-# and reads it offline. To have one, here is a small GPT-2 that was never trained, with the
+# `al.load_model` takes any directory that `save_pretrained` wrote, with model and tokenizer, and
+# reads it offline. As an example, here is a small GPT-2 that was never trained, with the
 # tokenizer of the bundled model.
 
 # %%
@@ -64,10 +64,10 @@ null.cfg.n_layers, null.cfg.d_model, str(null.cfg.device), null.cfg.dtype
 # %% [markdown]
 # ### Device and precision
 #
-# `device=` and `dtype=` are handed on, and so is every option of
-# `TransformerBridge.boot_transformers`. A vector is extracted and kept in float32 whatever the
-# model is, and cast when it is added. How much does half the precision matter? The same vector
-# from both, at each row:
+# `device=` and `dtype=` are passed to `TransformerBridge.boot_transformers`, and so is every
+# other option of it. A vector is extracted and stored in float32, whatever the dtype of the model
+# is, and cast when it is added. How much does half precision change? The same vector from both
+# models, for each row:
 
 # %%
 half = al.load_model(directory, device="cpu", dtype=torch.bfloat16)
@@ -82,10 +82,10 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# ### A model that you have booted yourself
+# ### A model that you booted yourself
 #
-# Every function takes a `TransformerBridge`. Whoever has one, with weights of their own, need not
-# load it again. It must not be in compatibility mode if vectors are to be those of the raw
+# Every function takes a `TransformerBridge`. If you have one with your own weights, you need not
+# load it again. It must not be in compatibility mode if the vectors are to be those of the raw
 # weights.
 
 # %%
@@ -98,11 +98,11 @@ same = al.SteeringVector.from_pair(booted, pair, layer=2)
 # %% [markdown]
 # ## Prompts from a file
 #
-# A text a line, or JSON lines with a "text" and any labels. The prompts here are written first,
-# so that there is a file to read.
+# `al.read_texts` reads one text per line, or JSON lines with a "text" and any labels. The prompts
+# here are written first, so that there is a file to read.
 
 # %%
-# For another model: a file of your own, and a pair, layer and coefficient that were chosen on other
+# For another model: your own file, and a pair, layer and coefficient that were chosen on other
 # prompts than these.
 given = al.testbed.prompts("negative", "test", 50)
 (place / "prompts.txt").write_text("\n".join(given), encoding="utf-8")
@@ -113,8 +113,8 @@ len(prompts), prompts[0]
 # %% [markdown]
 # ## A metric of completions
 #
-# The plainest one is a list of words. `ContainsAny` says whether one is there, `WordCount` how
-# many; only whole words count.
+# The simplest metric is a list of words. `ContainsAny` says whether one occurs, and `WordCount`
+# counts them. Both match whole words only.
 
 # %%
 praise = ["loved", "enjoyed", "adored", "praised", "admired", "wonderful", "lovely", "superb"]
@@ -122,10 +122,12 @@ contains = al.metrics.ContainsAny(praise, name="praise")
 count = al.metrics.WordCount(praise, name="praise_words")
 
 # %% [markdown]
-# One of your own is anything with a `name` and the `kind` "completions" that is called with
-# completions and gives a float for each, NaN where it is undefined. A frozen dataclass is a good
-# form: it shows its settings in the provenance of a sweep. `share = True` says that values are
-# zeros and ones, so that intervals are those of a share where all prompts agree.
+# A metric of your own is any object with a `name` and the `kind` "completions" that is called
+# with completions and returns a float for each, NaN where it is undefined. A frozen dataclass is
+# a good form: the provenance of a sweep shows its settings. `share = True` says that values are
+# zeros and ones, so that intervals are those of a share where all prompts agree. For a function,
+# use the decorator `@al.metrics.register("ends_well", kind="completions", share=True)`, which
+# also makes it available by name.
 
 
 # %%
@@ -139,10 +141,10 @@ class EndsWell:
     share = True
 
     def __call__(self, completions: Sequence[al.Completion]) -> list[float]:
-        """1.0 or 0.0 a completion, NaN where no sentence is complete."""
-        return [self._read(completion.text) for completion in completions]
+        """1.0 or 0.0 per completion, NaN where no sentence is complete."""
+        return [self._value(completion.text) for completion in completions]
 
-    def _read(self, text: str) -> float:
+    def _value(self, text: str) -> float:
         *sentences, _ = text.split(".")
         if not sentences:
             return float("nan")
@@ -153,7 +155,7 @@ ends_well = EndsWell(tuple(praise))
 ends_well([al.Completion("Anna sat.", " It rained. We loved it. Th", (), (), 0, 0)])
 
 # %% [markdown]
-# Try a metric on a handful of completions before a sweep: look at its values beside the texts.
+# Try a metric on a few completions before a sweep, and compare its values with the texts.
 
 # %%
 v = coefficient * al.SteeringVector.from_pair(model, pair, layer)
@@ -165,32 +167,32 @@ scores[["prompt", "text", "praise", "praise_words", "ends_well"]].head(4)
 al.summarize(scores, ["praise", "praise_words", "ends_well", "repetition"]).round(3)
 
 # %% [markdown]
-# `missing` counts the values that were NaN. They are left out of the mean, so read it: a metric
-# that is undefined for the bad completions looks good.
+# `missing` counts the values that were NaN. They are left out of the mean, so check this number:
+# a metric that is undefined for bad completions looks good.
 #
 # ## A metric of the next token
 #
-# A logit metric gets the log-probs of both runs, a row for each prediction. For one token, or a
-# few together, there is `TokenLogProb`; a string is read as a token of whatever model the sweep
-# has. Another one is a subclass of `LogitMetric` with a `base` name and `values`:
+# A logit metric gets the log-probs of both runs, one row for each prediction. For one token, or a
+# few together, there is `TokenLogProb`. A string is read as a token of the model of the sweep.
+# For other metrics, write a subclass of `LogitMetric` with a `base` name and `values`:
 
 
 # %%
 @dataclass(frozen=True)
 class TopChanged(al.metrics.LogitMetric):
-    """Whether the likeliest next token is another one in the steered run: 1.0 or 0.0."""
+    """Whether the most likely next token differs in the steered run: 1.0 or 0.0."""
 
     base = "top_changed"
     share = True
 
     def values(self, clean: torch.Tensor, steered: torch.Tensor) -> torch.Tensor:
-        """One value a row."""
+        """One value per row."""
         return (clean.argmax(dim=-1) != steered.argmax(dim=-1)).float()
 
 
 wonderful = al.metrics.TokenLogProb(" wonderful")
 opened = [f"{prompt} It was a" for prompt in prompts]
-read = al.sweep(
+changed = al.sweep(
     model,
     pair,
     opened,
@@ -200,20 +202,21 @@ read = al.sweep(
     controls=["random", "negated"],
     progress=False,
 )
-read
+changed
 
 # %% [markdown]
-# The prompts end where an adjective is next, as after a full stop there would be little to see
-# (notebook 04). The controls earn their place: the likeliest token changes in many prompts under
-# the random and the negated vector too, where several tokens are nearly as likely, while the KL
-# and the word's log-prob stay put. By itself `top_changed` would have looked like an effect.
-# `over="text"` makes any of them the mean over the predictions behind the vector, and "_text" is
-# added to its name.
+# The prompts end where an adjective is next, because little would be visible after a full stop
+# (notebook 04). The controls are necessary here. The most likely token changes in many prompts
+# under the random and the negated vector too, where several tokens are nearly equally likely,
+# while the KL and the word's log-prob hardly change. Without controls, `top_changed` would have
+# looked like an effect. `over="text"` makes each of them the mean over the predictions after the
+# vector, and "_text" is added to its name.
 #
-# ## An honest null
+# ## A null result
 #
-# All of it on the model that was never trained. It has no concepts, so nothing should be steered.
-# Before believing a tool that finds effects, see what it says where there are none.
+# This is the same experiment on the model that was never trained. It has no concepts, so no
+# vector should steer it. Before you trust a tool that finds effects, check what it reports where
+# there are none.
 
 # %%
 search = {
@@ -229,26 +232,27 @@ nothing = al.sweep(null, pair, prompts, store=place / "null.sqlite", **search)
 nothing.plot("praise", unit="%", ylabel="completions with praise")
 
 # %%
-cells = nothing.intervals(nothing.values_of("kl"))
-largest = cells["coefficient"].eq(16) | cells["run"].eq("clean")
+intervals = nothing.intervals(nothing.values_of("kl"))
+largest = intervals["coefficient"].eq(16) | intervals["run"].eq("clean")
 al.plots.layer_profile(
-    cells[largest],
+    intervals[largest],
     ylabel="KL(steered || clean)",
     unit="nats",
     note="c = 16; 95 % intervals, n = 50 prompts",
 )
 
 # %% [markdown]
-# Completions with praise: the same share in every cell as in the clean run, and the controls are
-# there too. The words turn up by chance, and steering does not touch it. A share above zero is no
-# effect.
+# Completions with praise: every configuration has the same share as the clean run, and so do the
+# controls. The words occur by chance, and steering does not change this. A share above zero is
+# not an effect.
 #
-# KL: above the clean run's zero in every layer, with narrow intervals, since anything that is
-# added to a stream changes something. It is below a thousandth of a nat, and in no layer does it
-# rise above both random vectors of the same norms. Without them one might have written that the
+# KL: it is above the clean run's zero in every layer, with narrow intervals, because anything
+# that is added to a stream changes something. It is below a thousandth of a nat, and in no layer
+# is it above both random vectors of the same norms. Without them one might have written that the
 # effect is "significant, and strongest in the first layers".
 #
-# And a search? The best of eight cells, and the same cell on other prompts:
+# What does a search report? The best of eight configurations, and the same configuration on other
+# prompts:
 
 # %%
 best = nothing.best("kl", test_prompts=al.testbed.prompts("negative", "selection", 50))
@@ -258,33 +262,34 @@ print(best)
 best.held_out.plot("kl", ylabel="KL(steered || clean)", unit="nats")
 
 # %% [markdown]
-# It holds up on other prompts. A choice that holds up tells that the figure is no accident of the
-# prompts; it does not tell what it is due to. The controls do: random vectors come to as much.
+# The value is confirmed on other prompts. This shows that the figure is not caused by the choice
+# of prompts. It does not show the cause. The controls do: random vectors reach the same value.
 #
-# A test, prompt by prompt: KL of the vector less that of the first random one, and, to see what
-# such a test is worth, of the other controls less that of the first random one.
+# The table below is a test, prompt by prompt: KL of the vector minus that of the first random
+# one. To show what such a test is worth, it also compares the other controls with the first
+# random one.
 
 # %%
-cell = best.held_out.values_of("kl").sort_values("prompt_index")
-drawn = cell[cell["run"] == "random"]["value"].to_numpy()
+held_out = best.held_out.values_of("kl").sort_values("prompt_index")
+drawn = held_out[held_out["run"] == "random"]["value"].to_numpy()
 lines = []
 for name, run in {"steered": "steered", "second random": "random:1", "negated": "negated"}.items():
-    values = cell[cell["run"] == run]["value"].to_numpy()
+    values = held_out[held_out["run"] == run]["value"].to_numpy()
     difference = al.statistics.mean(1e6 * (values - drawn))  # in micronats
     p = al.statistics.paired_permutation(values, drawn).p_value
     lines.append({"run": name, **vars(difference), "p": p})
 pd.DataFrame(lines).set_index("run").round(4)
 
 # %% [markdown]
-# All differ from the first random vector, in millionths of a nat and with small p-values, the
-# second random vector as well. The test is over prompts: it says that *these two vectors* differ,
-# and any two do. Whether the *direction* matters has to be asked over many random directions, of
-# which two are the least. (On the trained model above the vector's KL is thousands of times that
-# of the random one. There two draws are enough.)
+# All differ from the first random vector, by millionths of a nat and with small p-values, and so
+# does the second random vector. The test is over prompts: it says that *these two vectors*
+# differ, and any two vectors do. To test whether the *direction* matters, compare with many
+# random directions; two are the minimum. (On the trained model above, the vector's KL is
+# thousands of times that of the random one. Two draws are enough there.)
 #
-# ## Keep what was measured
+# ## Save the measurements
 #
-# `store=` commits rows to a file as they are made. The same call goes on where it stopped; here
+# `store=` commits rows to a file as they are made. The same call resumes where it stopped. Here
 # it is complete, so nothing is run again. Another call with that file is refused:
 
 # %%
@@ -296,7 +301,7 @@ except al.SweepFileError as error:
 again.frame.equals(nothing.frame)
 
 # %% [markdown]
-# A result and a vector are files, with all that is needed to run them again:
+# Results and vectors are saved as files, with everything that is needed to run them again:
 
 # %%
 nothing.save(place / "null.parquet")
@@ -309,10 +314,10 @@ loaded = al.SweepResult.load(place / "null.parquet")
 }
 
 # %% [markdown]
-# ## What you will meet
+# ## Common errors
 #
 # Every error that a caller can cause derives from `al.ActAddError` and says which values clash
-# and what to do. Some that come early:
+# and what to do. Some common ones:
 
 # %%
 attempts = {
@@ -340,6 +345,6 @@ pd.DataFrame(messages, columns=["attempt", "error", "message"])
 #
 # ## What comes next
 #
-# Take a model, a pair and prompts of yours: search on one half of the prompts (notebook 02), take
-# the chosen vector apart (03), read the likelihoods (04), look for side effects (05), and report
-# what was found on the other half, with its controls.
+# Take your own model, pair and prompts. Search on one half of the prompts (notebook 02), study
+# the parts of the chosen vector (03), measure the likelihoods (04), look for side effects (05),
+# and report the results on the other half, with its controls.
