@@ -46,7 +46,8 @@ def logit_lens(
     Args:
         model: Any TransformerBridge with a tokenizer.
         prompt: BOS is put in front.
-        steering: A vector, several that add up, or None for the clean run alone.
+        steering: An intervention such as a vector, several of them, or None for the clean run
+            alone.
         layers: From 0 to n_layers; all of them by default.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Clean beside steered completions of the same prompts and the same random numbers."""
+"""Clean and steered completions of the same prompts with the same random numbers."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ def compare(
     Args:
         model: Any TransformerBridge with a tokenizer.
         prompts: Texts to continue.
-        steering: A vector, or several that add up.
+        steering: An intervention such as a vector, or several of them.
         samples: Completions of each prompt and run.
         **sampling: Further keywords of ``generate``, e.g. ``temperature``, ``seed``.
 
