@@ -16,7 +16,7 @@ from actadd_lens import errors
 
 PAGES = Path(__file__).parents[1] / "docs" / "errors"
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type)]
-CAUGHT = [error for error in CLASSES if error is not errors.ActAddError]
+CAUGHT = [error for error in CLASSES if errors.ActAddError in error.__bases__]
 
 PART = re.compile(
     r"""^\#+\ (?P<heading>[^\n]+)$
@@ -31,7 +31,7 @@ def page_of(error: type[Exception]) -> str:
 
 
 def parts(page: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Each fenced block, code with the message directly behind it, and the heading it is under."""
+    """Each fenced block, code with the message directly after it, and the heading it is under."""
     heading = ""
     for found in PART.finditer((PAGES / f"{page}.md").read_text()):
         if found["heading"]:
