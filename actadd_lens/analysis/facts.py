@@ -37,7 +37,7 @@ def answer_ranks(
 
     Returns:
         A row for each fact: ``prompt``, ``answer``, ``n_tokens`` (of the answer), ``logprob``
-        (nats, of its first token), ``rank`` (how many tokens are likelier; 0 is the top).
+        (nats, of its first token), ``rank`` (how many tokens are more likely; 0 is the top).
 
     Raises:
         PromptError: No fact, an empty prompt or answer, or a prompt that ends in a space.
@@ -91,7 +91,7 @@ def precision_at_k(
     *,
     batch_size: int | None = None,
 ) -> DataFrame:
-    """P@K: share of facts whose answer is among the K likeliest tokens (the paper's LAMA figure).
+    """P@K: share of facts whose answer is among the K most likely tokens (the paper's LAMA figure).
 
     Args:
         model: Any TransformerBridge with a tokenizer.

@@ -43,7 +43,7 @@ def token_logprobs(
         texts: BOS is put in front of each.
         steering: An intervention such as a vector, several of them, or None.
         batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
-        progress: Whether to show a progress bar; by default where the work lasts.
+        progress: Whether to show a progress bar; by default when it takes more than a moment.
 
     Returns:
         For each text log p(token i + 1 | tokens 0 to i) in nats, i = 0, 1, ...: one value less

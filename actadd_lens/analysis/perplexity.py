@@ -40,7 +40,7 @@ def perplexity_ratio(
 ) -> DataFrame:
     """Perplexity of each text under the steered model over that under the clean one.
 
-    Figure 2 of the paper: below 1, steering makes the text likelier.
+    Figure 2 of the paper: a ratio below 1 means that steering made the text more likely.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
@@ -56,7 +56,7 @@ def perplexity_ratio(
         A row for each text: ``text``; ``label`` if given; ``logprob_clean`` and
         ``logprob_steered``, means over the tokens that count (nats per token); ``n_tokens``, how
         many count; ``ratio`` = exp(logprob_clean - logprob_steered). See ``ratio_summary``. A text
-        that ends before the rows do has no token that counts, and NaN for figures.
+        that ends before the rows do has no token that counts, and its values are NaN.
 
     Raises:
         PromptError: No text, an empty one, one beyond the context, no text with a token that

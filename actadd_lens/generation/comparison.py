@@ -24,7 +24,7 @@ _COLUMNS = ("prompt", "clean", "steered")
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two runs of the same keys. Prints as a table, shows as one in a notebook."""
+    """A clean and a steered run with the same random numbers, printed as a table."""
 
     clean: Completions
     """Without steering."""

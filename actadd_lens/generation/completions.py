@@ -138,9 +138,10 @@ def generate(
         steering: An intervention such as a vector, several of them, or None.
         max_new_tokens: Tokens generated at most.
         samples: Completions of each prompt.
-        temperature: The logits are divided by it; 0 takes the likeliest token each time.
-        top_p: Nucleus sampling: the fewest likeliest tokens with this total probability.
-        top_k: Only the k likeliest tokens; with ``top_p``, it is applied first.
+        temperature: The logits are divided by it; 0 always takes the most likely token.
+        top_p: Nucleus sampling: the smallest set of most likely tokens with this total
+            probability.
+        top_k: Only the k most likely tokens; with ``top_p``, it is applied first.
         frequency_penalty: Subtracted from a token's logit for each time that the completion
             already has it, also at temperature 0. This is OpenAI's definition; the prompt does
             not count.

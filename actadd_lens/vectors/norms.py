@@ -139,8 +139,8 @@ def cosines(
 ) -> DataFrame:
     """Cosine between every two vectors, each flattened to one long row.
 
-    Row i meets row i, a shorter vector being extended with zeros as in the sum of two. Hook points
-    and positions are not looked at, so that vectors of several layers can be compared.
+    Row i is compared with row i; a shorter vector is extended with zeros, as in a sum. Hook points
+    and positions are ignored, so that vectors of several layers can be compared.
 
     Args:
         vectors: By label, e.g. the name of a pair, or what ``extract`` gives: by layer.
