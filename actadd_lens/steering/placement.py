@@ -37,7 +37,8 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
         A row for each prompt, vector and token: ``prompt_index``, ``vector`` (its index among
         several), ``position`` (BOS is 0), ``token`` (its text), ``row`` (of the vector; <NA> where
         none is added) and ``norm`` (of what is added there, in the units of the stream; 0 where
-        nothing is, NaN for interventions that are not vectors). A vector at "generated" is not added to tokens of a prompt.
+        nothing is, NaN for interventions that are not vectors). A vector at "generated" is not
+        added to tokens of a prompt.
 
     Raises:
         PositionError: A vector that does not fit on a prompt.
