@@ -397,7 +397,7 @@ class KeepNorm(_Around):
     """Apply another intervention, then rescale each edited token to the norm that it had.
 
     >>> keep = KeepNorm(Clamp(torch.tensor([1.0, 0.0]), 4, "blocks.1.hook_resid_pre"))
-    >>> keep.apply(torch.tensor([[[0.0, 3.0]]]), torch.tensor([[True]])).norm()
+    >>> keep.apply(torch.tensor([[[0.0, 3.0]]]), torch.tensor([[True]])).norm().round(decimals=4)
     tensor(3.)
     """
 
