@@ -15,8 +15,12 @@ import torch
 from actadd_lens import errors
 
 PAGES = Path(__file__).parents[1] / "docs" / "errors"
-CLASSES = [value for value in vars(errors).values() if isinstance(value, type)]
-CAUGHT = [error for error in CLASSES if errors.ActAddError in error.__bases__]
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, errors.ActAddError)
+]
+CAUGHT = [error for error in CLASSES if error is not errors.ActAddError]
 
 PART = re.compile(
     r"""^\#+\ (?P<heading>[^\n]+)$
