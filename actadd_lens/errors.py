@@ -62,12 +62,13 @@ class StatisticsError(ActAddError, ValueError):
 
 
 class FigureError(ActAddError, ValueError):
-    """A table that cannot be drawn as asked: columns missing, cells twice, nothing to show."""
+    """A table that cannot be drawn as asked: columns missing, configurations twice,
+    nothing to show."""
 
 
 class SweepError(ActAddError, ValueError):
-    """A sweep or ablation that cannot be run or read as asked: nothing to try, a cell twice, no
-    such metric."""
+    """A sweep or ablation that cannot be run or read as asked: nothing to try, a configuration
+    twice, no such metric."""
 
 
 class ExperimentError(ActAddError, ValueError):
@@ -77,7 +78,7 @@ class ExperimentError(ActAddError, ValueError):
 class TestbedError(ActAddError, ValueError):
     """Something that the testbed does not have."""
 
-    __test__ = False  # no test, whatever pytest makes of the name
+    __test__ = False  # not a test, although pytest would take the name for one
 
 
 class MetricError(ActAddError, ValueError):

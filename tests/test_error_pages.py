@@ -35,7 +35,7 @@ def page_of(error: type[Exception]) -> str:
 
 
 def parts(page: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Each fenced block, code with the message directly behind it, and the heading it is under."""
+    """Each fenced block, code with the message directly after it, and the heading it is under."""
     heading = ""
     for found in PART.finditer((PAGES / f"{page}.md").read_text()):
         if found["heading"]:

@@ -1,4 +1,4 @@
-"""Every public name stands in the reference, once, and everything that stands there exists."""
+"""Every public name is in the reference once, and everything in the reference exists."""
 
 import re
 from collections import Counter
@@ -10,10 +10,14 @@ import pytest
 import actadd_lens as al
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "reference").glob("*.md"))
-ROOMS = ("metrics", "plots", "statistics", "testbed")
+PACKAGES = ("metrics", "plots", "statistics", "testbed")
 PUBLIC = [
     *(f"actadd_lens.{name}" for name in al.__all__),
-    *(f"actadd_lens.{room}.{name}" for room in ROOMS for name in getattr(al, room).__all__),
+    *(
+        f"actadd_lens.{package}.{name}"
+        for package in PACKAGES
+        for name in getattr(al, package).__all__
+    ),
 ]
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:\w+):: (actadd_lens[\w.]*)", re.MULTILINE)
 LISTED = [path for page in PAGES for path in DIRECTIVE.findall(page.read_text(encoding="utf-8"))]
@@ -27,7 +31,7 @@ def test_public_names_are_documented_once(path):
 @pytest.mark.parametrize("path", LISTED)
 def test_what_is_documented_exists(path):
     module, _, name = path.rpartition(".")
-    if path in (f"actadd_lens.{room}" for room in ROOMS):
+    if path in (f"actadd_lens.{package}" for package in PACKAGES):
         import_module(path)
     else:
         assert hasattr(import_module(module), name)

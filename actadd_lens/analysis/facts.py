@@ -24,20 +24,20 @@ def answer_ranks(
     *,
     batch_size: int | None = None,
 ) -> DataFrame:
-    """Where the answers to questions stand among all tokens.
+    """The ranks of the answers to questions among all tokens.
 
-    An answer is read by its first token where it stands, behind the prompt and a space. The LAMA
-    benchmark (Petroni et al. 2019), which the paper uses, keeps to answers of one token.
+    The rank is that of the answer's first token, after the prompt and a space. The LAMA benchmark
+    (Petroni et al. 2019), which the paper uses, has answers of one token only.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
         facts: (prompt, answer), e.g. ("The capital of France is", "Paris").
-        steering: A vector, several that add up, or None.
+        steering: An intervention such as a vector, several of them, or None.
         batch_size: Prompts read at once.
 
     Returns:
         A row for each fact: ``prompt``, ``answer``, ``n_tokens`` (of the answer), ``logprob``
-        (nats, of its first token), ``rank`` (how many tokens are likelier; 0 is the top).
+        (nats, of its first token), ``rank`` (how many tokens are more likely; 0 is the top).
 
     Raises:
         PromptError: No fact, an empty prompt or answer, or a prompt that ends in a space.
@@ -72,7 +72,7 @@ def answer_ranks(
 
 
 def _answer(model: Bridge, prompt: Sequence[int], fact: tuple[str, str]) -> Sequence[int]:
-    """Tokens of an answer where it stands, behind its prompt and a space."""
+    """Tokens of an answer after its prompt and a space."""
     text, answer = fact
     whole = encode(model, f"{text} {answer.strip()}")
     if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
@@ -91,13 +91,13 @@ def precision_at_k(
     *,
     batch_size: int | None = None,
 ) -> DataFrame:
-    """P@K: share of facts whose answer is among the K likeliest tokens (the paper's LAMA figure).
+    """P@K: share of facts whose answer is among the K most likely tokens (the paper's LAMA figure).
 
     Args:
         model: Any TransformerBridge with a tokenizer.
         facts: (prompt, answer).
         ks: Values of K, each at least 1.
-        steering: A vector, several that add up, or None.
+        steering: An intervention such as a vector, several of them, or None.
         batch_size: Prompts read at once.
 
     Returns:

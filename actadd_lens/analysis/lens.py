@@ -46,13 +46,14 @@ def logit_lens(
     Args:
         model: Any TransformerBridge with a tokenizer.
         prompt: BOS is put in front.
-        steering: A vector, several that add up, or None for the clean run alone.
+        steering: An intervention such as a vector, several of them, or None for the clean run
+            alone.
         layers: From 0 to n_layers; all of them by default.
 
     Returns:
         A row for each run, layer and position: ``run`` ("clean" or "steered"), ``layer``,
         ``position`` (BOS is 0), ``token`` (the text there), ``top_token`` and ``p_top``, the
-        likeliest next token and its probability, ``entropy`` of the prediction (nats), and
+        most likely next token and its probability, ``entropy`` of the prediction (nats), and
         ``kl_to_final`` = KL(final || lens) in nats, where final is what the model itself predicts
         in the same run.
 
@@ -114,13 +115,13 @@ def lens_logprobs(
 def unembed_vector(model: Bridge, vector: SteeringVector, k: int = 10) -> DataFrame:
     """The tokens that each row of a vector points to, and those it points away from.
 
-    A direct reading, as if nothing came between the hook point and the logits: later blocks are
-    passed by. As usual for directions, the final norm's centring and weights are part of the
-    unembedding, biases and soft caps are left out, and the logits are relative to their mean over
-    the vocabulary. So the reading is linear: twice the vector has twice the logits, and its
-    negative has them reversed. The final norm also divides by the scale of the finished stream. A
-    vector by itself has none, so this is not applied: for what the row adds to the logits of a
-    prompt, divide by it.
+    The rows are unembedded directly, without the later blocks. As usual for directions, the final
+    norm's centring and weights are part of the unembedding, biases and soft caps are left out, and
+    the logits are relative to their mean over the vocabulary. The logits are therefore linear in
+    the vector: twice the vector has twice the logits, and its negative has the negative logits.
+    The final norm also divides by the scale of the finished stream. A vector by itself has no such
+    scale, so the division is left out: for what the row adds to the logits of a prompt, divide by
+    the scale.
 
     Args:
         model: Any TransformerBridge with a tokenizer.

@@ -41,9 +41,9 @@ def token_logprobs(
     Args:
         model: Any TransformerBridge with a tokenizer.
         texts: BOS is put in front of each.
-        steering: A vector, several that add up, or None.
+        steering: An intervention such as a vector, several of them, or None.
         batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
-        progress: Whether to show a progress bar; by default where the work lasts.
+        progress: Whether to show a progress bar; by default when it takes more than a moment.
 
     Returns:
         For each text log p(token i + 1 | tokens 0 to i) in nats, i = 0, 1, ...: one value less
@@ -148,7 +148,7 @@ def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFram
     Args:
         model: Any TransformerBridge with a tokenizer.
         prompt: One text; BOS is put in front.
-        steering: A vector, or several that add up.
+        steering: An intervention such as a vector, or several of them.
 
     Returns:
         A row for each token of the vocabulary, the largest contributions first: ``token`` (its

@@ -1,8 +1,8 @@
 """Perplexity of given texts under the steered model, the clean one, and a prompted one.
 
-A vector lands on tokens of the text itself. What is predicted at those positions, and before them,
-says nothing about its effect on what follows, so it is left out unless asked for: the paper masks
-it likewise (its figure 2).
+A vector is added at tokens of the text itself. Predictions at those positions, and before them, say
+nothing about its effect on what follows. They are left out unless asked for, as in the paper's
+figure 2.
 """
 
 import math
@@ -40,15 +40,15 @@ def perplexity_ratio(
 ) -> DataFrame:
     """Perplexity of each text under the steered model over that under the clean one.
 
-    Figure 2 of the paper: below 1, steering makes the text likelier.
+    Figure 2 of the paper: a ratio below 1 means that steering made the text more likely.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
         texts: Texts to read.
-        steering: A vector, or several that add up.
-        mask_injected: Whether to leave out what is predicted at the positions where rows land,
+        steering: An intervention such as a vector, or several of them.
+        mask_injected: Whether to leave out predictions at the positions where rows are added,
             and before them.
-        labels: A label for each text, e.g. "on topic", kept in a column ``label``.
+        labels: A label for each text, e.g. "on topic", for a column ``label``.
         batch_size: Texts read at once.
         progress: Whether to show progress bars.
 
@@ -56,7 +56,7 @@ def perplexity_ratio(
         A row for each text: ``text``; ``label`` if given; ``logprob_clean`` and
         ``logprob_steered``, means over the tokens that count (nats per token); ``n_tokens``, how
         many count; ``ratio`` = exp(logprob_clean - logprob_steered). See ``ratio_summary``. A text
-        that ends before the rows do has no token that counts, and NaN for figures.
+        that ends before the rows do has no token that counts, and its values are NaN.
 
     Raises:
         PromptError: No text, an empty one, one beyond the context, no text with a token that
@@ -89,15 +89,15 @@ def prompting_ratio(
 ) -> DataFrame:
     """Steering against prompting on the same texts: the prompt's words are put before the text.
 
-    All three runs count the same tokens of a text: those behind the positions where rows land.
+    All three runs count the same tokens of a text: those after the positions where rows are added.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
         texts: Texts to read.
-        steering: A vector, or several that add up.
+        steering: An intervention such as a vector, or several of them.
         prompt: Words put between BOS and the text; the text begins as it does alone, so end the
-            prompt with what should part them.
-        labels: A label for each text, kept in a column ``label``.
+            prompt with what should separate them.
+        labels: A label for each text, for a column ``label``.
         batch_size: Texts read at once.
         progress: Whether to show progress bars.
 
@@ -181,9 +181,9 @@ def ratio_summary(
 
 
 def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steering) -> list[int]:
-    """For each text the first position whose prediction is behind all rows of the vectors.
+    """For each text the first position whose prediction is after all rows of the vectors.
 
-    A vector that is spread over the whole prompt masks nothing: there is no text behind it.
+    A vector at every token of the prompt masks nothing: no text comes after it.
     """
     given = as_interventions(model, steering)
     check_fit(sequences, given)

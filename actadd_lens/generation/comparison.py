@@ -1,4 +1,4 @@
-"""Clean beside steered completions of the same prompts and the same random numbers."""
+"""Clean and steered completions of the same prompts with the same random numbers."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _COLUMNS = ("prompt", "clean", "steered")
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two runs of the same keys. Prints as a table, shows as one in a notebook."""
+    """A clean and a steered run with the same random numbers, printed as a table."""
 
     clean: Completions
     """Without steering."""
@@ -90,7 +90,7 @@ def compare(
     Args:
         model: Any TransformerBridge with a tokenizer.
         prompts: Texts to continue.
-        steering: A vector, or several that add up.
+        steering: An intervention such as a vector, or several of them.
         samples: Completions of each prompt and run.
         **sampling: Further keywords of ``generate``, e.g. ``temperature``, ``seed``.
 

@@ -2,7 +2,8 @@
 
 An ActAdd vector changes the stream of the prompt only (Algorithm 1): one steered pass fills the
 key-value cache, which all samples of the prompt share, and what follows is ordinary decoding. It
-runs on a clean Hugging Face twin of the bridge (``twin``), unless hooks must fire at every token.
+runs on the plain Hugging Face model that shares the bridge's weights (``models/plain.py``), unless
+hooks must fire at every token.
 
 What holds for a completion: it is a function of the model, its prompt, the steering, the sampling
 options, and its key (seed, prompt index, sample index). Batch size and neighbours enter it only as
@@ -39,7 +40,7 @@ _DISPLAYED = 30
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote behind one prompt."""
+    """What a model wrote after one prompt."""
 
     prompt: str
     """The text that was continued, as given."""
@@ -129,25 +130,26 @@ def generate(
 
     The steered and the clean run of one seed share their random numbers, completion by completion,
     so that differences between them are paired. The global random state is neither read nor
-    written, and the model is left as it was, also by an exception or an interrupt.
+    written. The model is left as it was, also after an exception or an interrupt.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
         prompts: Texts to continue; BOS is put in front of each.
-        steering: A vector, several that add up, or None.
+        steering: An intervention such as a vector, several of them, or None.
         max_new_tokens: Tokens generated at most.
         samples: Completions of each prompt.
-        temperature: The logits are divided by it; 0 takes the likeliest token each time.
-        top_p: Nucleus sampling: the fewest likeliest tokens with this total probability.
-        top_k: Only the k likeliest tokens; with ``top_p``, it is applied first.
+        temperature: The logits are divided by it; 0 always takes the most likely token.
+        top_p: Nucleus sampling: the smallest set of most likely tokens with this total
+            probability.
+        top_k: Only the k most likely tokens; with ``top_p``, it is applied first.
         frequency_penalty: Subtracted from a token's logit for each time that the completion
             already has it, also at temperature 0. This is OpenAI's definition; the prompt does
             not count.
         seed: With the index of prompt and sample, the key of a completion's random stream.
         stop_at_eos: Whether a completion ends at the tokenizer's EOS.
         batch_size: Completions decoded at once; by default as many as fit into 2 GiB, at most 128.
-            It changes speed and memory, no result.
-        progress: Whether to show a progress bar; by default where the work lasts.
+            It changes speed and memory, not results.
+        progress: Whether to show a progress bar; by default when it takes more than a moment.
 
     Returns:
         ``samples`` completions of each prompt, in the order of the prompts.

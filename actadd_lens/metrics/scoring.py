@@ -81,7 +81,7 @@ def score_texts(
         metrics: Completion metrics or names of built-in ones.
         by: A label that groups the texts.
         model: With ``steering``: perplexity ratios of the texts are computed too.
-        steering: A vector, or several that add up.
+        steering: An intervention such as a vector, or several of them.
 
     Returns:
         A row for each text with its labels and results, and a summary like that of ``summarize``;

@@ -38,7 +38,7 @@ def load_model(
             read offline; else a name on the Hugging Face hub, e.g. "gpt2-xl".
         device: Where to put it; TransformerLens chooses by default.
         dtype: Of the parameters; float32 by default.
-        **boot_options: Handed to ``TransformerBridge.boot_transformers``.
+        **boot_options: Passed to ``TransformerBridge.boot_transformers``.
 
     Returns:
         A TransformerBridge.

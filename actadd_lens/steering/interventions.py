@@ -42,8 +42,8 @@ from actadd_lens.steering import positions
 class Intervention(Protocol):
     """An edit of the stream at one hook point.
 
-    It may also have ``n_rows``: on how many tokens it acts from its position on (1 by default;
-    the positions "prompt", "generated" and "all" repeat one row).
+    It may also have ``n_rows``: the number of tokens that it edits from its position on. The
+    default is 1. The positions "prompt", "generated" and "all" repeat one row.
     """
 
     @property
@@ -64,13 +64,13 @@ class Intervention(Protocol):
         """The edited stream, as a new tensor.
 
         Args:
-            stream: In the model's dtype; an additive intervention gets zeros in float32. It is not
-                to be changed in place.
+            stream: In the model's dtype; an additive intervention gets zeros in float32. Do not
+                change it in place.
             at: True for the tokens to edit; the others keep their bits.
         """
 
     def identity(self) -> Mapping[str, Any]:
-        """Plain JSON that is equal exactly when two interventions do the same."""
+        """Plain JSON; it is equal for two interventions exactly if they do the same."""
 
 
 Steering: TypeAlias = Intervention | Sequence[Intervention] | None
@@ -263,7 +263,7 @@ class Clamp(_Edit):
     """Set the component of the stream along a direction to a value.
 
     x + (value - x . u) u, with u the direction scaled to unit length; ``value`` is in the units of
-    the stream. ``Project`` is the case of 0. The control "negated" has the value's negative.
+    the stream. A value of 0 gives ``Project``. The control "negated" has the negative value.
 
     Raises:
         VectorError, PositionError: As of ``Project``.
@@ -284,7 +284,7 @@ class Clamp(_Edit):
         return stream + (self.value - stream @ u)[..., None] * u
 
     def control(self, name: str, seed: int) -> "Intervention | None":
-        """See ``_Edit``."""
+        """The control of a sweep: "random" or "negated"; None for another name."""
         if name == "negated":
             return replace(self, value=-self.value)
         return super().control(name, seed)
@@ -294,9 +294,9 @@ class Clamp(_Edit):
 class Rotate(_Edit):
     """Rotate the stream in the plane of two directions, from the first towards the second.
 
-    The part of the stream outside the plane keeps its value, and the norm stays. With 90 degrees
-    a stream along ``a`` comes to lie along the part of ``b`` that is orthogonal to ``a``. The
-    control "negated" rotates the other way.
+    The part of the stream outside the plane does not change, nor does the norm. A rotation by 90
+    degrees turns a stream along ``a`` into one along the part of ``b`` that is orthogonal to ``a``.
+    The control "negated" rotates the other way.
 
     Raises:
         VectorError: Directions that are parallel, zero, not finite, or not [d_model].
@@ -336,7 +336,7 @@ class Rotate(_Edit):
         return rotated
 
     def control(self, name: str, seed: int) -> "Intervention | None":
-        """See ``_Edit``."""
+        """The control of a sweep: "random" or "negated"; None for another name."""
         if name == "negated":
             return replace(self, degrees=-self.degrees)
         return super().control(name, seed)
@@ -397,7 +397,7 @@ class KeepNorm(_Around):
     """Apply another intervention, then rescale each edited token to the norm that it had.
 
     >>> keep = KeepNorm(Clamp(torch.tensor([1.0, 0.0]), 4, "blocks.1.hook_resid_pre"))
-    >>> keep.apply(torch.tensor([[[0.0, 3.0]]]), torch.tensor([[True]])).norm()
+    >>> keep.apply(torch.tensor([[[0.0, 3.0]]]), torch.tensor([[True]])).norm().round(decimals=4)
     tensor(3.)
     """
 
@@ -435,9 +435,9 @@ class KeepNorm(_Around):
 class Similarity:
     """A condition: the stream of a prompt is similar to a direction.
 
-    It holds for a prompt where the mean over the tokens at ``position`` of the cosine between
-    stream and direction is at least ``threshold`` (conditional activation steering, Lee et al.
-    2409.05907). It is judged once, when the prompt is read.
+    It holds for a prompt if the cosine between stream and direction, averaged over the tokens at
+    ``position``, is at least ``threshold`` (conditional activation steering, Lee et al.
+    2409.05907). It is evaluated once, when the prompt is read.
 
     >>> like = Similarity(torch.tensor([1.0, 0.0]), "blocks.1.hook_resid_pre", 0.5)
     >>> like.holds(torch.tensor([[[2.0, 0.1]], [[-1.0, 0.0]]]), torch.tensor([[True], [True]]))
@@ -468,7 +468,7 @@ class Similarity:
         return found
 
     def identity(self) -> dict[str, Any]:
-        """Plain JSON that is equal exactly when two conditions are."""
+        """Plain JSON; it is equal for two conditions exactly if they are the same."""
         return {"kind": "Similarity", **vars(self), "direction": _hash(self.direction)}
 
 
@@ -476,8 +476,8 @@ class Similarity:
 class When(_Around):
     """An intervention on those prompts for which a condition holds.
 
-    The condition reads the stream as it arrives at its own hook point, before what is edited
-    there, and decides for the prompt and all that is generated after it.
+    The condition reads the stream at its own hook point, before any edit there. It decides for the
+    prompt and for all tokens generated after it.
 
     Raises:
         LayerError: The condition is read after the place where the intervention acts.

@@ -1,7 +1,6 @@
-"""Which row of a vector lands on which token of a prompt.
+"""Which row of a vector is added at which token of a prompt.
 
-The positions of ``positions``, worked out on real prompts: what a vector touches, told before
-anything is run.
+The positions of ``positions``, applied to real prompts. The model is not run.
 """
 
 from collections.abc import Sequence
@@ -26,19 +25,20 @@ else:
 def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -> DataFrame:
     """Which row of each vector is added at which token of each prompt.
 
-    The model is not run: its tokenizer and the vector's position say it all (Algorithm 1, step 4).
+    The model is not run: the tokenizer and the position determine the result (Algorithm 1, step 4).
     ``plots.placement`` draws the result.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        steering: A vector, or several.
+        steering: An intervention such as a vector, or several of them.
         prompts: BOS is put in front of each.
 
     Returns:
         A row for each prompt, vector and token: ``prompt_index``, ``vector`` (its index among
         several), ``position`` (BOS is 0), ``token`` (its text), ``row`` (of the vector; <NA> where
-        none lands) and ``norm`` (of what is added there, in the units of the stream; 0 where
-        nothing is). A vector at "generated" lands on no token of a prompt.
+        none is added) and ``norm`` (of what is added there, in the units of the stream; 0 where
+        nothing is, NaN for interventions that are not vectors). A vector at "generated" is not
+        added to tokens of a prompt.
 
     Raises:
         PositionError: A vector that does not fit on a prompt.

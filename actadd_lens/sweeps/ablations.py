@@ -175,11 +175,11 @@ def position_ablation(
     seed: int = 0,
     **options: Any,
 ) -> Ablation:
-    """Each row of a vector alone, each left out, and the vector moved along the prompt.
+    """The effect of each row alone, of all rows but one, and of the rows at other positions.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        vector: Already times its coefficient. Rows that are zero, as BOS's, are not taken apart.
+        vector: Already times its coefficient. Rows that are zero, as BOS's, are not varied.
         prompts: Texts to read or to continue.
         metrics: As of ``sweep``.
         starts: Positions to move row 0 to; by default every one where the rows fit on all prompts.

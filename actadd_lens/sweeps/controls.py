@@ -90,7 +90,7 @@ def register_control(
     Args:
         name: Of the control, as in ``sweep(controls=[name])`` and the column ``run``.
         needs: What it is made from. Ablations have "vector" only.
-        draws: Whether "name:1", "name:2", ... are further draws, told by ``Steered.draw``.
+        draws: Whether "name:1", "name:2", ... are further draws; ``Steered.draw`` is the number.
 
     Raises:
         SweepError: The name is reserved, or another module's.

@@ -59,7 +59,7 @@ def sweep(
             a method ``control(name, seed)``. The clean run is always there.
         seed: Of the completions' random streams, and of random and shuffled vectors.
         store: A file (SQLite) to which rows are committed as they are made. The same call resumes
-            where it was stopped; another one is refused.
+            where it was stopped; another call raises an error.
         progress: Whether to show progress; by default when it takes more than a moment.
         batch_tokens: Tokens in one pass; by default what a fifth of the free memory holds.
         **sampling: ``max_new_tokens``, ``temperature``, ``top_p``, ``top_k``,

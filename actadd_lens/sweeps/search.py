@@ -124,7 +124,7 @@ class SweepResult(Result):
         Args:
             metric: What is to be high.
             subject_to: What it must keep to, e.g. ``["valid >= 0.95", "kl <= 2"]``: means of
-                metrics, "dose" or "kl".
+                metrics, ``dose`` (the relative norm) or ``kl``.
             lowest: Whether the lowest mean is best.
             test_prompts: Prompts that were not searched on: the chosen configuration
                 and its controls are measured on them too, with the same options.
@@ -182,7 +182,7 @@ class SweepResult(Result):
 
         Args:
             success: Metric that is to be high.
-            cost: Metric that is to be low, e.g. "kl" or "dose".
+            cost: Metric that is to be low, e.g. ``kl`` or ``dose``.
 
         Returns:
             A row for each steered configuration and the clean run: ``vector``, ``layer``,

@@ -1,4 +1,5 @@
-"""The bundled model's English: prompts, contrast pairs and exact readings of what it writes.
+"""The bundled model's English: prompts, contrast pairs and exact measurements of what it
+writes.
 
 >>> from actadd_lens import testbed
 >>> testbed.sentiment("Anna loved the concert."), testbed.topic("Anna loved the concert.")
@@ -52,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Completion metrics, which come with the rooms of generation, at first use."""
+    """Completion metrics, which need the package of generation, at first use."""
     if name not in _METRICS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.metrics"), name)

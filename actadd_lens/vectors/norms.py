@@ -1,4 +1,4 @@
-"""Norms, doses and angles: what a vector looks like beside the stream it is added to.
+"""Norms, relative norms and angles of vectors, compared with the stream they are added to.
 
 Nothing is generated and no logits are made: every pass ends at the deepest layer read.
 """
@@ -78,10 +78,10 @@ def residual_norms(
 
 
 def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> DataFrame:
-    """How large a vector is beside the clean stream where it lands.
+    """The relative norm of a vector: its norm over that of the clean stream where it is added.
 
-    The paper's norm ratio: norm of the steering vector's row over that of the residual stream at
-    the position where it is added, the coefficient included if the vector has it.
+    The paper's norm ratio, of each row at the position where it is added. The coefficient counts if
+    the vector was multiplied by it.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
@@ -89,14 +89,15 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
         prompts: BOS is put in front of each.
 
     Returns:
-        A row for each prompt, vector and position where a row lands: ``prompt``,
+        A row for each prompt, vector and position where a row is added: ``prompt``,
         ``prompt_index``, ``vector`` (its index among several), ``layer``, ``row``, ``position``
         (BOS is 0), ``vector_norm``, ``residual_norm`` and ``dose`` = vector_norm /
         residual_norm. The stream is read at the vector's hook point, and where it enters the
         block for a vector that is added to what attention or MLP write.
 
     Raises:
-        PositionError: A vector that does not fit on a prompt, or lands on generated tokens alone.
+        PositionError: A vector that does not fit on a prompt, or is added to generated tokens
+            alone.
         PromptError: No prompt, an empty one, or one beyond the context.
         VectorError, LayerError: No vector, or one that does not fit the model.
 
@@ -138,8 +139,8 @@ def cosines(
 ) -> DataFrame:
     """Cosine between every two vectors, each flattened to one long row.
 
-    Row i meets row i, a shorter vector being extended with zeros as in the sum of two. Hook points
-    and positions are not looked at, so that vectors of several layers can be compared.
+    Row i is compared with row i; a shorter vector is extended with zeros, as in a sum. Hook points
+    and positions are ignored, so that vectors of several layers can be compared.
 
     Args:
         vectors: By label, e.g. the name of a pair, or what ``extract`` gives: by layer.

@@ -91,7 +91,7 @@ def split_half(
 
 @dataclass(frozen=True)
 class Separability:
-    """How well two sets of prompts part along a direction."""
+    """How well a direction separates two sets of prompts."""
 
     auc: float
     """P(positive > negative) + P(tie) / 2 of a random positive and a random negative prompt."""
@@ -120,12 +120,12 @@ def separability(
     *,
     token: int = -1,
 ) -> Separability:
-    """How well positive and negative prompts part along the direction of a vector.
+    """How well the direction of a vector separates positive from negative prompts.
 
     One token of each prompt is read at the vector's hook point and projected on its direction, so
-    the vector's norm does not matter. Prompts that the vector was made from part too well: take
-    others. AUC is the Mann-Whitney U over its largest value (Hanley & McNeil 1982); d' is that of
-    signal detection (Green & Swets 1966), with the variance pooled over both sets.
+    the vector's norm does not matter. Prompts that the vector was made from are separated too well:
+    use others. AUC is the Mann-Whitney U over its largest value (Hanley & McNeil 1982); d' is that
+    of signal detection (Green & Swets 1966), with the variance pooled over both sets.
 
     Args:
         model: Any TransformerBridge with a tokenizer.

@@ -51,9 +51,9 @@ class Cache(Protocol):
 class SteeringVector:
     """Rows to add to the residual stream, and where.
 
-    Rows are kept as a private float32 copy on the CPU; they are cast and moved when they are added
-    to a stream. They are not to be edited in place: ``v.rows.clone()`` is yours. Two vectors are
-    equal when rows, hook point and position are.
+    Rows are a private float32 copy on the CPU; they are cast and moved when they are added to a
+    stream. Do not edit them in place: edit ``v.rows.clone()``. Two vectors are equal when their
+    rows, hook points and positions are.
 
     >>> v = SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
     >>> (3 * v).norms()
@@ -71,9 +71,9 @@ class SteeringVector:
     """Name of the TransformerLens hook point where the rows are added."""
 
     position: int | str = "front"
-    """Where row 0 lands: "front" (position 0, that of BOS), an integer (a negative one counts from
-    the prompt's end), "middle", or "back" (the last row on the last token). For one row also
-    "prompt", "generated" or "all": on every token of these."""
+    """Where row 0 is added: "front" (position 0, that of BOS), an integer (a negative one counts
+    from the prompt's end), "middle", or "back" (the last row on the last token). For one row also
+    "prompt", "generated" or "all": every token of these."""
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where the rows come from, and the steps since: plain JSON."""
