@@ -2,7 +2,7 @@
 
 For each batch of prompts there are three steps. ``clean_pass`` reads the prompts once and stores
 the stream that enters each layer of the runs. ``group_pass`` stacks runs of one layer along the
-batch, up to a budget of tokens, and starts from the stored stream at that layer (``partial``): the
+batch, up to a budget of tokens, and starts from the stored stream at that layer (``plain``): the
 blocks below it never run again. ``score`` calls the metrics. Logits are made after the last token
 alone, unless a metric reads the whole text.
 
@@ -27,8 +27,8 @@ from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models.base import Model, Start
 from actadd_lens.models.bridge import BridgeModel, entered_layer
-from actadd_lens.models.choose import fast_model
 from actadd_lens.models.memory import batches
+from actadd_lens.models.plain import fast_model
 from actadd_lens.models.tokens import left_padded
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import prompt_edits, tokens_edited

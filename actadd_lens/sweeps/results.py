@@ -308,8 +308,8 @@ def tabulated(
     extra = [name for name in configurations[-1].labels if name not in KEYS]
     own = {name: [c.labels.get(name) for c in configurations] for name in (*KEYS, *extra)}
     # As objects: a column of positions may hold names and numbers, and has no NaN.
-    own |= {name: pd.Series(own[name], dtype=object) for name in KEYS}
-    labels = pd.DataFrame(own).assign(run_index=[place[c.run] for c in configurations])
+    keys = {name: pd.Series(own[name], dtype=object) for name in KEYS}
+    labels = pd.DataFrame({**own, **keys}).assign(run_index=[place[c.run] for c in configurations])
     labels["order"] = range(len(configurations))
     values = table(Value, store.values()).astype({"sample": "Int64", "value": float})
     beside = table(Measured, store.measured()).astype({"dose": float, "kl": float})
