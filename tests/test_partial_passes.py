@@ -9,7 +9,7 @@ import actadd_lens as al
 from actadd_lens.models import tokens as prompts
 from actadd_lens.models.base import Start
 from actadd_lens.models.bridge import BridgeModel, hook_point
-from actadd_lens.models.choose import fast_model
+from actadd_lens.models.plain import fast_model
 from actadd_lens.steering.hooks import tokens_edited
 from actadd_lens.steering.interventions import applied
 
@@ -44,7 +44,7 @@ def test_blocks_below_do_not_run(neo):
     ran = []
     handles = [
         block.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
-        for i, block in enumerate(passes.plain.blocks)
+        for i, block in enumerate(passes.blocks)
     ]
     try:
         passes.run(tokens, mask, start=Start(2, torch.zeros(*tokens.shape, D_MODEL)))
@@ -57,11 +57,11 @@ def test_blocks_below_do_not_run(neo):
 def test_the_plain_model_is_left_as_it_was_also_by_an_error(neo):
     passes = fast_model(neo)
     tokens, mask = prompts.pad_left(prompts.tokenize(neo, TEXTS), 0)
-    before = passes.plain.module(tokens, attention_mask=mask).logits
+    before = passes.module(tokens, attention_mask=mask).logits
     with pytest.raises(RuntimeError):
         passes.run(tokens, mask, start=Start(1, torch.zeros(*tokens.shape, D_MODEL + 1)))
-    assert torch.equal(passes.plain.module(tokens, attention_mask=mask).logits, before)
-    assert not any("forward" in block.__dict__ for block in passes.plain.blocks)
+    assert torch.equal(passes.module(tokens, attention_mask=mask).logits, before)
+    assert not any("forward" in block.__dict__ for block in passes.blocks)
 
 
 def test_while_hooks_are_attached_the_bridge_runs(neo):

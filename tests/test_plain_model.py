@@ -167,7 +167,7 @@ def test_a_weight_changed_in_place_is_never_missed(
         with torch.no_grad():
             weight.mul_(-2)
     by_plain_model = texts(own)
-    monkeypatch.setattr("actadd_lens.models.choose.shared_model", lambda _: None)
+    monkeypatch.setattr("actadd_lens.models.plain.shared_model", lambda _: None)
     assert texts(own) == by_plain_model
 
 
@@ -178,7 +178,7 @@ def test_a_parameter_that_was_replaced_is_never_missed(
     linear = own.original_model.gpt_neox.layers[2].mlp.dense_4h_to_h.original_component
     linear.weight = torch.nn.Parameter(-linear.weight.detach())
     by_plain_model = texts(own)
-    monkeypatch.setattr("actadd_lens.models.choose.shared_model", lambda _: None)
+    monkeypatch.setattr("actadd_lens.models.plain.shared_model", lambda _: None)
     assert texts(own) == by_plain_model
 
 

@@ -277,15 +277,15 @@ def test_a_metric_of_the_callers_own(neo):
 
 
 def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
-    from actadd_lens.models.partial import PartialModel
+    from actadd_lens.models.plain import PlainModel
 
-    seen, whole = [], PartialModel.run
+    seen, whole = [], PlainModel.run
 
     def counted(self, tokens, mask, *, start=None, **options):
         seen.append((None if start is None else start.layer, len(tokens)))
         return whole(self, tokens, mask, start=start, **options)
 
-    monkeypatch.setattr(PartialModel, "run", counted)
+    monkeypatch.setattr(PlainModel, "run", counted)
     run(neo, layers=[0, 2], coefficients=[1.0, 2.0, 3.0], controls=["negated"])
     n = 6 * len(TEXTS)
     assert seen == [(None, len(TEXTS)), (0, n), (2, n)]

@@ -26,8 +26,8 @@ from actadd_lens.generation.sampling import (
 from actadd_lens.models import kv_cache
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.choose import fast_model
 from actadd_lens.models.memory import rows_at_once
+from actadd_lens.models.plain import fast_model
 from actadd_lens.models.tokens import end_token, left_padded
 from actadd_lens.steering.hooks import decode_edits, prompt_edits
 from actadd_lens.steering.interventions import Intervention

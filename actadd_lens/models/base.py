@@ -1,10 +1,10 @@
 """What the rest of the package is written against: one call that runs a model.
 
 A call says which tokens, what is edited where, what is to be read, which logits are needed, where
-the pass starts and which cache it continues. Three implementations answer it: TransformerBridge
-(``bridge``), the plain Hugging Face model with the same weights (``plain``), and passes that start
-at a layer (``partial``). They differ in speed, never in values. ``choose.fast_model`` decides which
-one answers, by what the call asks for and what the model supports.
+the pass starts and which cache it continues. Two implementations answer it: TransformerBridge
+(``bridge``) and the plain Hugging Face model with the same weights (``plain``), whose passes can
+start at a layer. They differ in speed, never in values. ``plain.fast_model`` decides which one
+answers, by what the call asks for and what the model supports.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,15 +1,6 @@
 """What a model needs in memory, before it is loaded.
 
-The parts are counted from the model's shape:
-
-* *weights*: every parameter once.
-* *copies*: what a bridge holds beside them (``Shape.copied_params``) and the model's tables.
-* *cache*: keys and values of every token.
-* *activations*: one pass that reads all rows with all their tokens, in the attention of the bridge,
-  which keeps the patterns of all layers on most architectures.
-* *logits*: after the last token of each row, with the float32 copies that the sampler makes.
-* *allocator*: a quarter of the last three, which freed pieces were measured to take on a CPU.
-* *loading*: a second token embedding, which transformers makes and drops where it is tied.
+The parts (``Footprint``) are counted from the model's shape.
 
 Loading needs no second copy of the weights: the file is mapped. Where its precision is the one that
 is asked for, the parameters are pages of the file. Where it is another, the process seems to hold
@@ -52,17 +43,19 @@ class Footprint:
     weights: int
     """Every parameter once."""
     copies: int
-    """What a bridge holds beside them: split copies of fused weights, and the model's tables."""
+    """What a bridge holds beside them (``Shape.copied_params``), and the model's tables."""
     cache: int
     """Keys and values of every token."""
     activations: int
-    """Of one pass that reads all rows with all their tokens."""
+    """Of one pass that reads all rows with all their tokens, in the attention of the bridge, which
+    keeps the patterns of all layers on most architectures."""
     logits: int
     """After the last token of each row, with the float32 copies that the sampler makes."""
     allocator: int
-    """A quarter of the last three, which freed pieces take."""
+    """A quarter of the last three, which freed pieces were measured to take on a CPU."""
     loading: int
-    """Needed while the model is loaded, and free again before the batch is read."""
+    """Needed while the model is loaded: a second token embedding, which transformers makes and
+    drops where it is tied."""
 
     @property
     def model(self) -> int:
@@ -160,9 +153,6 @@ def check_memory(
         rows: Sequences to be decoded at once.
         tokens: Of each, generated ones included.
 
-    Returns:
-        What is needed.
-
     Raises:
         ModelLoadError: It does not fit, with what is needed, what is free, and what would fit; or
             the shape of the model is unknown.
@@ -199,28 +189,18 @@ def _remedies(
 
     if dtype.itemsize > half.itemsize and (halved := total(shape, half)) <= free:
         found.append(f"dtype={half} ({_gib(halved)} GiB)")
-    found += _elsewhere(needed.total, device)
+    # TransformerLens refuses to spread a model over a GPU and a CPU or disk: that is not advised.
+    if device.type == "cuda":
+        gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        if len(gpus) > 1 and sum(map(free_memory, gpus)) >= needed.total:
+            found.append(f"n_devices={len(gpus)} in place of device, to spread it over the GPUs")
+        if (elsewhere := free_memory(torch.device("cpu"))) >= needed.total:
+            found.append(f"device='cpu' ({_gib(elsewhere)} GiB free)")
     sizes = {name: total(preset.shape, dtype) for name, preset in PRESETS.items()}
     smaller = [name for name in sizes if sizes[name] <= free]
     if smaller:
         largest = max(smaller, key=lambda name: sizes[name])
         found.append(f"a smaller model such as {largest} ({_gib(sizes[largest])} GiB)")
-    return found
-
-
-def _elsewhere(total: int, device: torch.device) -> list[str]:
-    """Other devices that a model fits on whole, or spread over.
-
-    TransformerLens refuses to spread a model over a GPU and a CPU or disk, so that is not advised.
-    """
-    if device.type != "cuda":
-        return []
-    found = []
-    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    if len(gpus) > 1 and sum(free_memory(gpu) for gpu in gpus) >= total:
-        found.append(f"n_devices={len(gpus)} in place of device, to spread it over the GPUs")
-    if (free := free_memory(torch.device("cpu"))) >= total:
-        found.append(f"device='cpu' ({_gib(free)} GiB free)")
     return found
 
 

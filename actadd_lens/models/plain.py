@@ -13,10 +13,16 @@ Some bridged models cannot be rebuilt (quantised ones, ones spread over devices)
 with split copies of fused weights, which a caller may edit. So the plain model is used only after a
 check that it continues a padded batch as the bridge does. The check is repeated whenever a tensor
 of the bridge was replaced, moved or written to.
+
+Its passes can start at a layer. A vector at layer l leaves the blocks below l as they were, so of a
+sweep over coefficients only the blocks from l on have to run again, on the clean stream that enters
+block l plus the vector. In such a pass the blocks below l return their input unchanged, and block l
+receives the given stream. What the model derives from tokens and mask (positions, masks, biases of
+attention) it derives as ever, which makes this exact on every architecture that has a plain model.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -29,7 +35,7 @@ from torch import Tensor, nn
 
 from actadd_lens.errors import LayerError
 from actadd_lens.models import bridge as bridged
-from actadd_lens.models.base import Bridge, Edit, Feature, Pass, Start
+from actadd_lens.models.base import Bridge, Edit, Feature, Model, Pass, Start
 
 _log = logging.getLogger("actadd_lens")
 
@@ -57,7 +63,8 @@ class PlainModel:
 
     def supports(self, feature: Feature) -> bool:
         """See ``base.Model``."""
-        return bridged.BridgeModel(self.bridge).supports(feature)
+        own = bridged.BridgeModel(self.bridge)
+        return feature == "start at a layer" or own.supports(feature)
 
     def run(
         self,
@@ -77,10 +84,8 @@ class PlainModel:
         A mask of None is quicker than one full of ones. Streams are returned in the model's dtype.
 
         Raises:
-            LayerError: A hook point that is not the stream entering a block, or ``start``.
+            LayerError: A hook point that is not the stream entering a block.
         """
-        if start is not None:
-            raise LayerError(f"a whole pass cannot start at layer {start.layer}")
         streams: dict[str, Tensor] = {}
 
         def reading(name: str, edit: Edit | None) -> Edit:
@@ -92,6 +97,9 @@ class PlainModel:
             return read_stream
 
         chosen = dict(edits or {})
+        if start is not None:
+            given = start.stream.to(self.dtype)
+            chosen[bridged.hook_point(start.layer)] = lambda _: given
         chosen |= {name: reading(name, chosen.get(name)) for name in read}
         options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
         if cache is not None:
@@ -101,10 +109,31 @@ class PlainModel:
             if self.takes_positions:
                 positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
                 options["position_ids"] = positions[:, -tokens.shape[1] :]
-        with torch.set_grad_enabled(gradients), self._edited(chosen):
+        with (
+            torch.set_grad_enabled(gradients),
+            self._skipped(0 if start is None else start.layer),
+            self._edited(chosen),
+        ):
             output = self.module(tokens, logits_to_keep=1 if keep is None else keep, **options)
         logits = None if keep is None else output.logits
         return Pass(logits, streams, output.past_key_values if options["use_cache"] else None)
+
+    @contextmanager
+    def _skipped(self, layer: int) -> Iterator[None]:
+        """The blocks below ``layer`` return their input."""
+        others = (None,) * ((self.n_returned or 1) - 1)
+
+        def identity(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            return hidden_states if self.n_returned is None else (hidden_states, *others)
+
+        below = self.blocks[:layer]
+        try:
+            for block in below:
+                block.__dict__["forward"] = identity
+            yield
+        finally:
+            for block in below:
+                block.__dict__.pop("forward", None)
 
     @contextmanager
     def _edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
@@ -131,6 +160,23 @@ class PlainModel:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def fast_model(model: Bridge, points: Iterable[str] = ()) -> Model:
+    """The shared-weight plain model where it can do the work, else the bridge.
+
+    It cannot while a caller's hooks are attached to the bridge, where an edited or read hook point
+    is not the stream that enters a block, and for models that cannot be rebuilt. The reason is
+    logged once for each model.
+
+    Args:
+        model: In eval mode.
+        points: Hook points that are edited or read.
+    """
+    plain = shared_model(model)
+    if plain is None or any(bridged.entered_layer(model, name) is None for name in points):
+        return bridged.BridgeModel(model)
+    return plain
 
 
 def shared_model(model: Bridge) -> PlainModel | None:
@@ -161,11 +207,6 @@ def _log_once(model: Bridge, reason: str) -> None:
         said.add(reason)
         name = bridged.BridgeModel(model).name
         _log.warning("%s runs without its fast path, on the bridge alone: %s", name, reason)
-
-
-def is_hooked(model: Bridge) -> bool:
-    """Whether a caller's forward hooks are attached to the model's hook points or modules."""
-    return any(True for _ in hooked_points(model))
 
 
 def hooked_points(model: Bridge) -> Iterator[str]:
@@ -270,7 +311,7 @@ def _build(model: Bridge) -> PlainModel | str:
 
     try:
         module = _rebuilt(model.original_model)
-        blocks = _blocks(module, bridged.BridgeModel(model).n_layers)
+        blocks = tuple(blocks_of(module, bridged.BridgeModel(model).n_layers))
         returned: list[Any] = []
         handle = blocks[0].register_forward_hook(lambda *call: returned.append(call[-1]))
         plain = PlainModel(model, module, accepts_mask_derived_position_ids(module), blocks, None)
@@ -305,9 +346,10 @@ def _rebuilt(original: Any) -> nn.Module:
     return module.eval()
 
 
-def _blocks(module: nn.Module, n_layers: int) -> tuple[nn.Module, ...]:
+def blocks_of(module: nn.Module, n_layers: int) -> nn.ModuleList:
+    """The transformer blocks of a Hugging Face model, lowest first."""
     return next(
-        tuple(part)
+        part
         for part in module.modules()
         if isinstance(part, nn.ModuleList) and len(part) == n_layers
     )

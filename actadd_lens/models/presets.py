@@ -18,6 +18,7 @@ from torch import nn
 from actadd_lens.errors import ModelLoadError
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.load import TESTBED
+from actadd_lens.models.plain import blocks_of
 
 _COPIED = {
     "gpt_neox": "query_key_value",
@@ -161,11 +162,7 @@ def _counted(config: Any) -> Shape:
     text = config.get_text_config()
     n_layers, d_model = int(text.num_hidden_layers), int(text.hidden_size)
     n_heads = int(text.num_attention_heads)
-    blocks = next(
-        part
-        for part in module.modules()
-        if isinstance(part, nn.ModuleList) and len(part) == n_layers
-    )
+    blocks = blocks_of(module, n_layers)
     head = module.get_output_embeddings()
     embeddings = [part for part in module.modules() if isinstance(part, nn.Embedding)]
     fused = _COPIED.get(config.model_type)

@@ -68,9 +68,8 @@ def encode(model: Bridge, text: str) -> list[int]:
     bos = model.tokenizer.bos_token
     spelt_out = text.startswith(bos)
     ids = model.to_tokens(text, prepend_bos=not spelt_out, truncate=False)[0].tolist()
-    return (
-        ids if ids[:1] == [model.tokenizer.bos_token_id] else [model.tokenizer.bos_token_id, *ids]
-    )
+    first = [model.tokenizer.bos_token_id]
+    return ids if ids[:1] == first else first + ids
 
 
 def token_texts(model: Bridge, tokens: Iterable[int]) -> list[str]:
@@ -124,16 +123,11 @@ def single_token(model: Bridge, text: str, what: str = "text") -> int:
     Raises:
         PromptError: It is several tokens, or none.
     """
-
-    def ids_of(spelling: str) -> list[int]:
-        ids: list[int] = model.tokenizer(spelling, add_special_tokens=False)["input_ids"]
-        return ids
-
-    ids = ids_of(text)
+    ids, behind = model.tokenizer([text, f" {text}"], add_special_tokens=False)["input_ids"]
     if len(ids) == 1:
-        return ids[0]
+        return int(ids[0])
     pieces = model.tokenizer.convert_ids_to_tokens(ids)
-    spaced = f"{' ' + text!r} is one; " if len(ids_of(f" {text}")) == 1 else ""
+    spaced = f"{' ' + text!r} is one; " if len(behind) == 1 else ""
     raise PromptError(
         f"{what} {text!r} is {len(ids)} tokens {pieces} of {BridgeModel(model).name}, not one: "
         f"{spaced}choose another string, or give a token id"

@@ -1,7 +1,7 @@
 """Ablations: which rows, positions, dimensions, layers and pairs the effect depends on.
 
 Each makes parts of a vector, or several vectors, and hands them to ``ablate``, which measures them
-with their controls. An ablation of your own does the same.
+with their controls. An ablation of your own does the same. ``**options`` are those of ``ablate``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -153,10 +153,7 @@ def ablate(
 
 
 def arms(
-    vector: SteeringVector,
-    labels: Mapping[str, Any],
-    controls: Sequence[str],
-    seed: int,
+    vector: SteeringVector, labels: Mapping[str, Any], controls: Sequence[str], seed: int
 ) -> list[Configuration]:
     """The configuration of a vector, and those of its controls."""
     where = {"layer": vector.layer, "position": vector.position, **labels}
@@ -171,23 +168,16 @@ def position_ablation(
     *,
     metrics: str | Metric | Sequence[object],
     starts: Sequence[int] | None = None,
-    controls: Sequence[str] = CONTROLS,
-    seed: int = 0,
     **options: Any,
 ) -> Ablation:
     """The effect of each row alone, of all rows but one, and of the rows at other positions.
 
+    Other arguments and errors are those of ``sweep``; controls are those of ``ablate``.
+
     Args:
-        model: Any TransformerBridge with a tokenizer.
         vector: Already times its coefficient. Rows that are zero, as BOS's, are not varied.
-        prompts: Texts to read or to continue.
-        metrics: As of ``sweep``.
         starts: Positions to move row 0 to; by default every one where the rows fit on all prompts.
             Not for vectors whose one row is added to many tokens.
-        controls: "random", "random:1", ... and "negated", of every part.
-        seed: Of completions and of random directions.
-        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
-            of ``sweep``.
 
     Returns:
         An ``Ablation`` with the columns ``ablation`` ("whole", "alone", "left out" or "moved") and
@@ -195,7 +185,6 @@ def position_ablation(
 
     Raises:
         PositionError: The vector does not fit on a prompt at one of the ``starts``.
-        SweepError, VectorError, MetricError, PromptError, SamplingError: As of ``sweep``.
 
     >>> model = load_model("testbed")
     >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
@@ -206,16 +195,19 @@ def position_ablation(
     ['alone', 'left out', 'moved', 'whole']
     """
     check_vector(model, vector)
-    lengths = [len(ids) for ids in tokenize(model, prompts)]
+    shortest = min(len(ids) for ids in tokenize(model, prompts))
     n_rows, label = len(vector.rows), label_of(vector.provenance)
-    kept = [row for row in range(n_rows) if vector.rows[row].any()]
+    others = {
+        row: [i for i in range(n_rows) if i != row]
+        for row in range(n_rows)
+        if vector.rows[row].any()
+    }
     parts = [(WHOLE, WHOLE, vector)]
-    parts += [("alone", f"row {row}", vector.with_rows([row])) for row in kept]
-    others = {row: [i for i in range(n_rows) if i != row] for row in kept}
-    parts += [("left out", f"row {row}", vector.with_rows(others[row])) for row in kept]
+    parts += [("alone", f"row {row}", vector.with_rows([row])) for row in others]
+    parts += [("left out", f"row {row}", vector.with_rows(others[row])) for row in others]
     if not positions.parse(vector.position).one_row_only:
-        every = list(range(min(lengths) - n_rows + 1))
-        places = every if starts is None else numbers("starts", starts, int)
+        every = range(shortest - n_rows + 1)
+        places = numbers("starts", every if starts is None else starts, int)
         check_axes(starts=places)
         parts += [("moved", f"at {start}", vector.at(start)) for start in places]
     elif starts is not None:
@@ -237,8 +229,6 @@ def position_ablation(
             "vector": described(vector),
             "parts": [f"{ablation} {part}" for ablation, part, _ in parts],
         },
-        controls=controls,
-        seed=seed,
         **options,
     )
 
@@ -250,7 +240,6 @@ def dimension_ablation(
     *,
     fractions: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0),
     metrics: str | Metric | Sequence[object],
-    controls: Sequence[str] = CONTROLS,
     seed: int = 0,
     **options: Any,
 ) -> Ablation:
@@ -259,22 +248,18 @@ def dimension_ablation(
     The dimensions left out are set to zero, nothing is rescaled. "top" takes those with the largest
     norm over all rows.
 
+    Other arguments and errors are those of ``sweep``; controls are those of ``ablate``.
+
     Args:
-        model: Any TransformerBridge with a tokenizer.
         vector: Already times its coefficient.
-        prompts: Texts to read or to continue.
         fractions: Of d_model, in (0, 1].
-        metrics: As of ``sweep``.
-        controls: "random", "random:1", ... and "negated", of every part.
         seed: Of completions, of the random choice and of random directions.
-        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
-            of ``sweep``.
 
     Returns:
         An ``Ablation`` with the columns ``ablation`` ("first", "top" or "random") and ``fraction``.
 
     Raises:
-        SweepError: A fraction out of range, or one twice; otherwise as of ``sweep``.
+        SweepError: A fraction out of range, or one twice.
 
     >>> model = load_model("testbed")
     >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
@@ -306,7 +291,6 @@ def dimension_ablation(
         metrics=metrics,
         axes={"x": "fraction", "group": "ablation"},
         settings={"vector": described(vector), "fractions": shares},
-        controls=controls,
         seed=seed,
         **options,
     )
@@ -314,15 +298,13 @@ def dimension_ablation(
 
 def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
     """Dimensions in the order in which each choice takes them."""
-    width = vector.rows.shape[1]
     norms = torch.linalg.vector_norm(vector.rows, dim=0)
     generator = torch.Generator().manual_seed(seed)
-    ways = (
-        torch.arange(width),
-        norms.argsort(descending=True, stable=True),
-        torch.randperm(width, generator=generator),
-    )
-    return {choice: order.tolist() for choice, order in zip(CHOICES, ways, strict=True)}
+    return {
+        "first": list(range(len(norms))),
+        "top": norms.argsort(descending=True, stable=True).tolist(),
+        "random": torch.randperm(len(norms), generator=generator).tolist(),
+    }
 
 
 def layer_transplant(
@@ -336,53 +318,37 @@ def layer_transplant(
     injected: Sequence[int] | None = None,
     norm_matched: bool = False,
     position: int | str = "front",
-    controls: Sequence[str] = CONTROLS,
-    seed: int = 0,
     **options: Any,
 ) -> Ablation:
     """The vector of every layer s, injected at every layer t.
 
+    Other arguments and errors are those of ``sweep``; controls are those of ``ablate``.
+
     Args:
-        model: Any TransformerBridge with a tokenizer.
         pair: Contrast pair.
-        prompts: Texts to read or to continue.
         coefficient: What every vector is multiplied by.
-        metrics: As of ``sweep``.
         recorded: Layers s; every one by default.
         injected: Layers t; every one by default.
         norm_matched: Whether each row is given the norm that the vector of layer t has there, so
             that only the direction is moved.
         position: Where row 0 is added.
-        controls: "random", "random:1", ... and "negated", of every configuration.
-        seed: Of completions and of random directions.
-        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
-            of ``sweep``.
 
     Returns:
         An ``Ablation`` with the column ``recorded``: layer s; ``layer`` is t.
 
-    Raises:
-        SweepError, LayerError, PositionError, PromptError, MetricError: As of ``sweep``.
-
     >>> model = load_model("testbed")
     >>> result = layer_transplant(
-    ...     model,
-    ...     ("Love.", "Hate."),
-    ...     "My friend",
-    ...     coefficient=4,
-    ...     recorded=[1, 2],
-    ...     injected=[1, 2],
-    ...     metrics="kl",
-    ...     progress=False,
-    ... )
+    ...     model, ("Love.", "Hate."), "My friend", coefficient=4, recorded=[1, 2],
+    ...     injected=[1, 2], metrics="kl", progress=False,
+    ... )  # fmt: skip
     >>> len(result.summary().query("run == 'steered'"))
     4
     """
-    every = list(range(bridge.BridgeModel(model).n_layers))
-    sources = every if recorded is None else numbers("recorded", recorded, int)
-    targets = every if injected is None else numbers("injected", injected, int)
+    every, contrast = range(bridge.BridgeModel(model).n_layers), as_pair(pair)
+    sources = numbers("recorded", every if recorded is None else recorded, int)
+    targets = numbers("injected", every if injected is None else injected, int)
     check_axes(recorded=sources, injected=targets)
-    vectors = extract(model, as_pair(pair), sorted({*sources, *targets}))
+    vectors = extract(model, contrast, sorted({*sources, *targets}))
     parts = []
     for s, t in product(sources, targets):
         rows = vectors[s].to_hook_point(bridge.hook_point(t))
@@ -390,7 +356,6 @@ def layer_transplant(
         label = label_of(vectors[s].provenance)
         labels = {"vector": label, "coefficient": coefficient, "recorded": s}
         parts.append((labels, moved.at(position)))
-    contrast = as_pair(pair)
     return ablate(
         model,
         "layer_transplant",
@@ -406,8 +371,6 @@ def layer_transplant(
             "norm_matched": norm_matched,
             "position": position,
         },
-        controls=controls,
-        seed=seed,
         **options,
     )
 
@@ -429,31 +392,24 @@ def pair_variance(
     coefficient: float,
     metrics: str | Metric | Sequence[object],
     position: int | str = "front",
-    controls: Sequence[str] = CONTROLS,
-    seed: int = 0,
     **options: Any,
 ) -> Ablation:
     """The effect of each of several pairs, and the cosines between their vectors.
 
+    Other arguments and errors are those of ``sweep``; controls are those of ``ablate``.
+
     Args:
-        model: Any TransformerBridge with a tokenizer.
         pairs: Two contrast pairs or more, or a mapping from label to pair.
-        prompts: Texts to read or to continue.
         layer: Injection layer.
         coefficient: What every vector is multiplied by.
-        metrics: As of ``sweep``.
         position: Where row 0 is added.
-        controls: "random", "random:1", ... and "negated", of every pair.
-        seed: Of completions and of random directions.
-        **options: ``samples``, ``store``, ``progress``, ``batch_tokens`` and sampling options, as
-            of ``sweep``.
 
     Returns:
         An ``Ablation`` with a configuration for each pair; its ``cosines`` are of whole vectors,
         row by row.
 
     Raises:
-        SweepError: Fewer than two pairs; otherwise as of ``sweep``.
+        SweepError: Fewer than two pairs.
 
     >>> model = load_model("testbed")
     >>> pairs = [("Love.", "Hate."), ("Joy.", "Grief.")]
@@ -483,8 +439,6 @@ def pair_variance(
             "coefficient": float(coefficient),
             "position": position,
         },
-        controls=controls,
-        seed=seed,
         **options,
     )
     between = cosines(vectors)

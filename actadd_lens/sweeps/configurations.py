@@ -200,12 +200,10 @@ class Grid:
                 continue
             pair = source if isinstance(source, ContrastPair) else None
             vectors: Mapping[int, Any] = (
-                source
-                if not isinstance(source, ContrastPair)
-                else extract(model, source, self.layers)
+                extract(model, source, self.layers) if isinstance(source, ContrastPair) else source
             )
-            for layer in self.layers if pair else vectors:
-                for item, c in self._scaled(vectors[layer]):
+            for layer, vector in vectors.items():
+                for item, c in self._scaled(vector):
                     for placed in self._placed(item, default="front" if pair else None):
                         of = Steered(
                             placed, seed, 0, model, layer, c, pair, pairs, self.layers, shared

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from actadd_lens.generation.completions import Completion, generate
 from actadd_lens.metrics.logits import kl
@@ -50,24 +49,17 @@ def steering_reach(
     Both runs read the steered completion; only one of them is steered. The sum over a completion
     estimates the KL divergence between the two models' distributions of whole completions.
 
+    Other arguments and errors are those of ``ablate`` and ``generate``.
+
     Args:
-        model: Any TransformerBridge with a tokenizer.
         vector: Already times its coefficient.
-        prompts: Texts to continue.
         max_new_tokens: Tokens generated at most.
-        controls: "random", "random:1", ... and "negated".
-        seed: Of completions and of random directions.
-        progress: Whether to show progress.
         **sampling: As of ``generate``, ``samples`` among it.
 
     Returns:
         An ``Ablation`` with the column ``step``, 0 for the first generated token, and the metric
         "kl" in nats, which its column ``kl`` repeats. A completion that has ended has no further
         steps. There is no clean row: its divergence is 0.
-
-    Raises:
-        SweepError, VectorError, LayerError, PositionError, PromptError, SamplingError: As of
-            ``sweep`` and ``generate``.
 
     >>> model = load_model("testbed")
     >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
@@ -83,28 +75,19 @@ def steering_reach(
     check_vector_controls(controls)
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
     ids = tokenize(model, prompts)
-    frames = []
+    lines = []
     named = {"vector": label_of(vector.provenance), "coefficient": None}
     for configuration in arms(vector, named, controls, seed):
         [arm] = configuration.run.steering
         written = generate(model, prompts, arm, progress=progress, **sampling)
-        lines = [
-            (configuration.labels, step, completion, value)
-            for index, values in _divergences(model, ids, written, arm)
-            for step, value in enumerate(values)
-            for completion in [written[index]]
-        ]
-        frames.append(
-            pd.DataFrame(
-                [
-                    (*(labels[k] for k in KEYS), step, c.prompt, c.sample_index, "kl", value,
-                     c.prompt_index, float("nan"), value, c.text)
-                    for labels, step, c, value in lines
-                ],
-                columns=[*KEYS, "step", "prompt", "sample", "metric", "value", "prompt_index",
-                         "dose", "kl", "text"],
-            )
-        )  # fmt: skip
+        for index, values in _divergences(model, ids, written, arm):
+            c = written[index]
+            of_text = {"prompt": c.prompt, "sample": c.sample_index, "text": c.text}
+            own = {**configuration.labels, **of_text, "prompt_index": c.prompt_index}
+            lines += [{**own, "step": i, "value": x, "kl": x} for i, x in enumerate(values)]
+    columns = [*KEYS, "step", "prompt", "sample", "metric", "value", "prompt_index", "dose", "kl"]
+    frame = pd.DataFrame(lines, columns=[*columns, "text"])
+    frame = frame.assign(metric="kl", dose=float("nan"))
     settings = {
         "kind": "steering_reach",
         "axes": {"x": "step"},
@@ -116,7 +99,6 @@ def steering_reach(
         "sampling": sampling,
         "versions": source(model)["versions"],
     }
-    frame = pd.concat(frames, ignore_index=True)
     return Ablation(typed(frame), plain(settings))
 
 
@@ -145,12 +127,9 @@ def _divergences(
         for place, i in enumerate(batch):
             end = len(rows[i])
             behind = slice(end - len(written[i].tokens), end)
-            yield i, kl(*(_logprobs(run[place, behind]) for run in (clean, steered))).tolist()
+            both = (run[place, behind].float().log_softmax(dim=-1) for run in (clean, steered))
+            yield i, kl(*both).tolist()
 
 
 def _then(first: Edit, second: Edit) -> Edit:
     return lambda stream: second(first(stream))
-
-
-def _logprobs(logits: Tensor) -> Tensor:
-    return logits.float().log_softmax(dim=-1)

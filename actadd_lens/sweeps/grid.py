@@ -77,14 +77,9 @@ def sweep(
 
     >>> model = load_model("testbed")
     >>> result = sweep(
-    ...     model,
-    ...     ("Love", "Hate"),
-    ...     ["My friend", "The day"],
-    ...     layers=[1, 2],
-    ...     coefficients=[2, 4],
-    ...     metrics=["kl"],
-    ...     progress=False,
-    ... )
+    ...     model, ("Love", "Hate"), ["My friend", "The day"], layers=[1, 2], coefficients=[2, 4],
+    ...     metrics=["kl"], progress=False,
+    ... )  # fmt: skip
     >>> len(result.summary().query("run == 'steered'"))
     4
     >>> result.best("kl").searched
@@ -94,23 +89,17 @@ def sweep(
     resolve(model, metrics, samples)
     sampling_of(samples, seed, sampling)
     sources, tried = sources_of(model, what, layers)
-    grid = Grid(
-        sources,
-        tried,
-        None if coefficients is None else tuple(numbers("coefficients", coefficients)),
-        None if positions is None else _positions(positions),
-        tuple(as_list("controls", controls)),
-    )
+    if coefficients is not None:
+        coefficients = tuple(numbers("coefficients", coefficients))
+    if positions is not None:
+        positions = tuple(parse(p).position for p in as_list("positions", positions))
+    grid = Grid(sources, tried, coefficients, positions, tuple(as_list("controls", controls)))
     options = {
         "samples": samples, "seed": seed, "progress": progress, "batch_tokens": batch_tokens,
         **sampling,
     }  # fmt: skip
     recipe = Recipe(ref(model), grid, metrics, options)
     return measure_grid(model, recipe, prompts, store=store)
-
-
-def _positions(positions: Sequence[int | str]) -> tuple[int | str, ...]:
-    return tuple(parse(position).position for position in as_list("positions", positions))
 
 
 def layer_sweep(
@@ -152,14 +141,9 @@ def coefficient_sweep(
 
     >>> model = load_model("testbed")
     >>> result = coefficient_sweep(
-    ...     model,
-    ...     ("Love", "Hate"),
-    ...     "My friend",
-    ...     layer=1,
-    ...     coefficients=[1, 2, 4],
-    ...     metrics="kl",
+    ...     model, ("Love", "Hate"), "My friend", layer=1, coefficients=[1, 2, 4], metrics="kl",
     ...     progress=False,
-    ... )
+    ... )  # fmt: skip
     >>> result.frame["coefficient"].dropna().unique().tolist()
     [1.0, 2.0, 4.0]
     """

@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import takewhile
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -61,9 +62,8 @@ def described(value: object, depth: int = 0) -> str:
             return f"{value.__module__}.{value.__qualname__}"
     name = type(value).__qualname__
     if is_dataclass(value):
-        return (
-            f"{name}({described({f.name: getattr(value, f.name) for f in fields(value)}, deeper)})"
-        )
+        own = {f.name: getattr(value, f.name) for f in fields(value)}
+        return f"{name}({described(own, deeper)})"
     if type(value).__repr__ is not object.__repr__ or not hasattr(value, "__dict__"):
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
     # What is private may be a cache, and no part of what the object is.
@@ -91,6 +91,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def n_alike(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Number of items at the start that two sequences have in common.
+
+    >>> n_alike("sweep", "sweet")
+    4
+    """
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def _weights(module: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 For each batch of prompts there are three steps. ``clean_pass`` reads the prompts once and stores
 the stream that enters each layer of the runs. ``group_pass`` stacks runs of one layer along the
-batch, up to a budget of tokens, and starts from the stored stream at that layer (``partial``): the
+batch, up to a budget of tokens, and starts from the stored stream at that layer (``plain``): the
 blocks below it never run again. ``score`` calls the metrics. Logits are made after the last token
 alone, unless a metric reads the whole text.
 
@@ -14,7 +14,7 @@ that is not added to the stream entering a block.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import torch
@@ -27,13 +27,14 @@ from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models.base import Model, Start
 from actadd_lens.models.bridge import BridgeModel, entered_layer
-from actadd_lens.models.choose import fast_model
 from actadd_lens.models.memory import batches
+from actadd_lens.models.plain import fast_model
 from actadd_lens.models.tokens import left_padded
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import prompt_edits, tokens_edited
 from actadd_lens.steering.interventions import added, applied, conditions_of, n_rows, own_point
 from actadd_lens.sweeps.configurations import Run
+from actadd_lens.sweeps.identity import n_alike
 from actadd_lens.sweeps.measurement import Work
 from actadd_lens.vectors.norms import stream_point
 
@@ -113,7 +114,7 @@ def clean_pass(work: Work, batch: Batch, runs: Sequence[Run]) -> Clean:
     """Read the prompts without steering, and store the streams that the runs edit."""
     points = sorted({stream_point(item) for run in runs for item in run.steering})
     model = fast_model(work.model, points)
-    clean = model.run(batch.tokens, batch.mask, read=points, keep=_kept(work))
+    clean = model.run(batch.tokens, batch.mask, read=points, keep=work.n_logits)
     assert clean.logits is not None
     return Clean(clean.logits.float().log_softmax(dim=-1), dict(clean.streams))
 
@@ -145,7 +146,7 @@ def group_pass(
     work: Work, model: Model, batch: Batch, clean: Clean, group: Sequence[int]
 ) -> Float[Tensor, "row last vocab"]:
     """Log-probs of all prompts under the first run of a group, then under the second, ..."""
-    runs, keep = [work.runs[index] for index in group], _kept(work)
+    runs, keep = [work.runs[index] for index in group], work.n_logits
     if runs[0].is_clean:
         return _stacked(clean.logprobs, len(runs))
     if runs[0].prefix:
@@ -183,16 +184,10 @@ def score(
     divergences = kl(reference[:, -1], steered[:, -1]).tolist()
     values = [_values(metric, reference, steered, counted) for metric in work.logit_metrics]
     doses = [dose for run in group for dose in _doses(work.runs[run], batch, clean)]
-    keys = [(run, prompt) for run in group for prompt in batch.prompts]
     return [
         Reading(*key, tuple(column[i] for column in values), doses[i], divergences[i])
-        for i, key in enumerate(keys)
+        for i, key in enumerate(product(group, batch.prompts))
     ]
-
-
-def _kept(work: Work) -> int:
-    """Columns whose logits are made; 0 for all."""
-    return 0 if any(_over(metric) == "text" for metric in work.logit_metrics) else 1
 
 
 def _stacked(rows: Tensor, n: int) -> Tensor:
@@ -204,7 +199,7 @@ def _counted(work: Work, index: int, prompts: Sequence[int]) -> list[int]:
     run, bare = work.runs[index], [work.tokens[0][prompt] for prompt in prompts]
     if run.prefix:
         longer = [work.tokens[index][prompt] for prompt in prompts]
-        return [_n_alike(a, b) for a, b in zip(bare, longer, strict=True)]
+        return [n_alike(a[::-1], b[::-1]) for a, b in zip(bare, longer, strict=True)]
     lengths = torch.tensor([len(ids) for ids in bare])
     ends = torch.zeros_like(lengths)
     for item in run.steering:
@@ -238,10 +233,6 @@ def _norms(rows: Float[Tensor, "prompt pos d_model"]) -> Float[Tensor, "prompt p
     return norms
 
 
-def _over(metric: Metric) -> str:
-    return getattr(metric, "over", "last")
-
-
 def _values(
     metric: Metric,
     clean: Float[Tensor, "row last vocab"],
@@ -249,7 +240,7 @@ def _values(
     counted: Sequence[int],
 ) -> list[float]:
     """One value a row: after the last token, or the mean over the predictions that count."""
-    if _over(metric) == "last":
+    if getattr(metric, "over", "last") == "last":
         return _called(metric, clean[:, -1], steered[:, -1])
     columns = torch.arange(clean.shape[1], device=clean.device)
     behind = columns >= clean.shape[1] - torch.tensor(counted, device=clean.device)[:, None]
@@ -275,9 +266,3 @@ def _called(
             "it must give one for each"
         )
     return values
-
-
-def _n_alike(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of tokens at the end that two sequences have in common."""
-    alike = (x == y for x, y in zip(reversed(a), reversed(b), strict=False))
-    return next((n for n, same in enumerate(alike) if not same), min(len(a), len(b)))

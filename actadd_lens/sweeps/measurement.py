@@ -111,13 +111,17 @@ class Work:
         """Those that read completions."""
         return [named.metric for named in self.metrics if named.of_text]
 
+    @property
+    def n_logits(self) -> int:
+        """Tokens at the end of a prompt whose logits are made; 0 for all."""
+        return 0 if any(getattr(m, "over", "last") == "text" for m in self.logit_metrics) else 1
+
     @cached_property
     def budget(self) -> Budget:
         """What one pass may hold."""
-        of_text = any(getattr(metric, "over", "last") == "text" for metric in self.logit_metrics)
         return budget(
             self.model,
-            logits="all" if of_text else "last",
+            logits="last" if self.n_logits else "all",
             copies=8,  # the model's, log-probs of both runs, and what metrics make of them
             points=BridgeModel(self.model).n_layers,
             batch_tokens=self.batch_tokens,
@@ -143,19 +147,17 @@ def checked(measurement: Measurement) -> Work:
             check_room(m.model, rows, sampling.max_new_tokens)
     if m.batch_tokens is not None:
         require_count("batch_tokens", m.batch_tokens)
+    drawn = asdict(sampling)
     config = {
         **m.settings,
         **_described(m, tokens, texts, metrics),
         "samples": m.samples,
         "seed": m.seed,
-        "sampling": {k: v for k, v in asdict(sampling).items() if k in OPTIONS}
-        if of_text
-        else None,
+        "sampling": {k: drawn[k] for k in drawn if k in OPTIONS} if of_text else None,
         "versions": source(m.model)["versions"],
     }
-    return Work(
-        m.model, runs, texts, tokens, metrics, sampling, batch_size, m.batch_tokens, plain(config)
-    )
+    batching = batch_size, m.batch_tokens
+    return Work(m.model, runs, texts, tokens, metrics, sampling, *batching, plain(config))
 
 
 def resolve(model: Bridge, metrics: object, samples: int) -> list[Named]:
@@ -223,18 +225,14 @@ def _described(
     metrics: Sequence[Named],
 ) -> dict[str, Any]:
     """What decides the values besides the settings and the sampling."""
-    hooks = sorted(hooked_points(m.model))
+    own, hooks = BridgeModel(m.model), sorted(hooked_points(m.model))
     if hooks and m.store is not None:
         _log.warning(
             "hooks are attached to %s: a store cannot distinguish them from others there",
             ", ".join(hooks),
         )
     return {
-        "model": {
-            "name": BridgeModel(m.model).name,
-            "weights": fingerprint(m.model),
-            "hooks": hooks,
-        },
+        "model": {"name": own.name, "weights": fingerprint(m.model), "hooks": hooks},
         "prompts": list(texts),
         "tokens": hashed(tokens),
         "metrics": [

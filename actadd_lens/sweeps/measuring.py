@@ -6,13 +6,13 @@ more. Without a file the store is in memory.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from actadd_lens.display import bar
 from actadd_lens.models import bridge
-from actadd_lens.sweeps.completions import Writing, judge, writings
-from actadd_lens.sweeps.logits import Reading, readings
+from actadd_lens.sweeps.completions import judge, writings
+from actadd_lens.sweeps.logits import readings
 from actadd_lens.sweeps.measurement import Measurement, Work, checked
 from actadd_lens.sweeps.results import Result, tabulated
 from actadd_lens.sweeps.store import Key, Measured, Phase, Store, Text, Value
@@ -58,7 +58,13 @@ def _read(work: Work, store: Store, progress: bool | None) -> None:
     metrics = [i for i, named in enumerate(work.metrics) if not named.of_text]
     with _bar(work, len(left), 1, "prompt", "reading", progress) as advance:
         for made in readings(work, {*left}, advance):
-            store.add("logits", **_rows_read(made, metrics))
+            values = [
+                Value(r.run, r.prompt, None, metric, value)
+                for r in made
+                for metric, value in zip(metrics, r.values, strict=True)
+            ]
+            measured = [Measured(r.run, r.prompt, r.dose, r.kl) for r in made]
+            store.add("logits", [(r.run, r.prompt) for r in made], values, measured)
 
 
 def _write(work: Work, store: Store, progress: bool | None) -> None:
@@ -67,7 +73,14 @@ def _write(work: Work, store: Store, progress: bool | None) -> None:
     each = work.sampling.samples * work.sampling.max_new_tokens
     with _bar(work, len(left), each, "token", "generating", progress) as advance:
         for written in writings(work, left, advance):
-            store.add("texts", **_rows_written(written, metrics))
+            keys = dict.fromkeys((w.run, w.prompt) for w in written)
+            values = [
+                Value(w.run, w.prompt, w.sample, metric, value)
+                for w in written
+                for metric, value in zip(metrics, w.values, strict=True)
+            ]
+            texts = [Text(w.run, w.prompt, w.sample, w.text) for w in written]
+            store.add("texts", keys, values, texts=texts)
 
 
 def _left(work: Work, store: Store, phase: Phase) -> list[Key]:
@@ -80,32 +93,6 @@ def _bar(work: Work, n_left: int, each: int, unit: str, doing: str, shown: bool 
     """A bar over all keys of ``each`` units, of which some are done; none if all are."""
     n = len(work.runs) * len(work.texts)
     return bar(n * each, unit, doing, shown if n_left else False, done=(n - n_left) * each)
-
-
-def _rows_read(made: Sequence[Reading], metrics: Sequence[int]) -> dict[str, Any]:
-    """What a store adds for a group of readings; ``metrics`` are the indices of theirs."""
-    return {
-        "keys": [(r.run, r.prompt) for r in made],
-        "values": [
-            Value(r.run, r.prompt, None, metric, value)
-            for r in made
-            for metric, value in zip(metrics, r.values, strict=True)
-        ],
-        "measured": [Measured(r.run, r.prompt, r.dose, r.kl) for r in made],
-    }
-
-
-def _rows_written(written: Sequence[Writing], metrics: Sequence[int]) -> dict[str, Any]:
-    """What a store adds for a batch of completions; ``metrics`` are the indices of theirs."""
-    return {
-        "keys": list(dict.fromkeys((w.run, w.prompt) for w in written)),
-        "values": [
-            Value(w.run, w.prompt, w.sample, metric, value)
-            for w in written
-            for metric, value in zip(metrics, w.values, strict=True)
-        ],
-        "texts": [Text(w.run, w.prompt, w.sample, w.text) for w in written],
-    }
 
 
 def _report_versions(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from io import BytesIO
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from actadd_lens import display
 from actadd_lens.errors import SweepError, SweepFileError
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
 from actadd_lens.sweeps.configurations import CLEAN, KEYS, STEERED, Configuration, Run
-from actadd_lens.sweeps.store import Store
+from actadd_lens.sweeps.store import Measured, Store, Text, Value
 from actadd_lens.vectors.files import write_atomically
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ BESIDE = ("dose", "kl")
 
 DISPLAYED = 24
 """Configurations that a notebook shows of each metric."""
+_INTERRUPTED = "interrupted: not every configuration has every prompt"
 
 Own = TypeVar("Own", bound="Result")
 
@@ -187,21 +188,14 @@ class Result:
 
     def _note(self, note: str) -> str:
         """A figure's note; it says so if something is missing."""
-        return (
-            note
-            if self.complete
-            else f"{note}; interrupted: not every configuration has every prompt"
-        )
+        return note if self.complete else f"{note}; {_INTERRUPTED}"
 
     def _repr_html_(self) -> str:
         title, *remarks = repr(self).splitlines()
-        tables = [
-            self._displayed(name, unfolded=not place) for place, name in enumerate(self.metrics)
-        ]
         return display.block(
             title,
             *(display.muted(line.strip()) for line in remarks),
-            *tables,
+            *(self._displayed(name, unfolded=not i) for i, name in enumerate(self.metrics)),
             display.muted("mean [95 % interval over prompts]; .summary() has all figures"),
         )
 
@@ -252,7 +246,7 @@ class Result:
         ]
         lines += [f"  {n} values of {name} are NaN" for name, n in self.missing.items()]
         if not self.complete:
-            lines.append("  interrupted: not every configuration has every prompt")
+            lines.append(f"  {_INTERRUPTED}")
         return "\n".join(lines)
 
 
@@ -284,13 +278,12 @@ def noted(cells: DataFrame, unit: str | None) -> str:
     steered = cells[cells["run"] == STEERED]
     half = scale * (steered["high"] - steered["low"]).max() / 2
     note = f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{points}"
-    others = cells[~cells["run"].isin([STEERED, CLEAN])]
+    others = cells[~cells["run"].isin([STEERED, CLEAN])].dropna(subset="mean")
     spans = []
-    others = others.dropna(subset="mean")
     for name, own in others.groupby(others["run"].str.split(":").str[0], sort=False):
         ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
         spans.append(f"{name} {' to '.join(ends)}{sign}")
-    return "; ".join([note, *([f"over the grid: {', '.join(spans)}"] if spans else [])])
+    return f"{note}; over the grid: {', '.join(spans)}" if spans else note
 
 
 TYPES = {"layer": "Int64", "coefficient": "Float64", "sample": "Int64"}
@@ -306,28 +299,21 @@ def tabulated(
     """The rows of a store as a table: one for each value of each configuration."""
     import pandas as pd
 
+    def table(kind: type, rows: Iterable[object]) -> DataFrame:
+        columns = [f.name for f in fields(kind)]
+        made = pd.DataFrame([vars(row) for row in rows], columns=columns)
+        return made.rename(columns={"run": "run_index", "prompt": "prompt_index"})
+
     place = {run: i for i, run in enumerate(runs)}
     extra = [name for name in configurations[-1].labels if name not in KEYS]
+    own = {name: [c.labels.get(name) for c in configurations] for name in (*KEYS, *extra)}
     # As objects: a column of positions may hold names and numbers, and has no NaN.
-    labels = pd.DataFrame(
-        {
-            name: pd.Series([c.labels.get(name) for c in configurations], dtype=object)
-            for name in KEYS
-        }
-        | {name: [c.labels.get(name) for c in configurations] for name in extra}
-    ).assign(run_index=[place[c.run] for c in configurations], order=range(len(configurations)))
-    values = pd.DataFrame(
-        [(v.run, v.prompt, v.sample, v.metric, v.value) for v in store.values()],
-        columns=["run_index", "prompt_index", "sample", "metric", "value"],
-    ).astype({"sample": "Int64", "value": float})
-    beside = pd.DataFrame(
-        [(m.run, m.prompt, m.dose, m.kl) for m in store.measured()],
-        columns=["run_index", "prompt_index", "dose", "kl"],
-    ).astype({"dose": float, "kl": float})
-    written = pd.DataFrame(
-        [(t.run, t.prompt, t.sample, t.text) for t in store.texts()],
-        columns=["run_index", "prompt_index", "sample", "text"],
-    ).astype({"sample": "Int64"})
+    keys = {name: pd.Series(own[name], dtype=object) for name in KEYS}
+    labels = pd.DataFrame({**own, **keys}).assign(run_index=[place[c.run] for c in configurations])
+    labels["order"] = range(len(configurations))
+    values = table(Value, store.values()).astype({"sample": "Int64", "value": float})
+    beside = table(Measured, store.measured()).astype({"dose": float, "kl": float})
+    written = table(Text, store.texts()).astype({"sample": "Int64"})
     frame = (
         labels.merge(values, on="run_index")
         .merge(beside, on=["run_index", "prompt_index"], how="left")
@@ -343,11 +329,9 @@ def tabulated(
 
 def typed(frame: DataFrame) -> DataFrame:
     """The frame with the types that every frame has, wherever it comes from."""
-    import pandas as pd
-
     for name in ("vector", "position", "run", "text"):
-        column = [None if pd.isna(value) else value for value in frame[name].astype(object)]
-        frame = frame.assign(**{name: pd.Series(column, dtype=object, index=frame.index)})
+        column = frame[name].astype(object)
+        frame = frame.assign(**{name: column.where(column.notna(), None)})
     whole = [
         name
         for name in frame

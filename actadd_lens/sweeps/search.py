@@ -89,15 +89,10 @@ def measure_grid(
     model: Bridge, recipe: Recipe, prompts: str | Sequence[str], **options: Any
 ) -> "SweepResult":
     """Measure the grid of a recipe on prompts, with more options than the recipe has."""
-    configurations = list(recipe.grid.configurations(model, recipe.options["seed"]))
+    grid, options = recipe.grid, {**recipe.options, **options}
+    configurations = list(grid.configurations(model, options["seed"]))
     measurement = Measurement.of(
-        model,
-        configurations,
-        prompts,
-        recipe.metrics,
-        recipe.grid.settings,
-        **recipe.options,
-        **options,
+        model, configurations, prompts, recipe.metrics, grid.settings, **options
     )
     return replace(measure(measurement, SweepResult), recipe=recipe)
 
@@ -141,11 +136,11 @@ class SweepResult(Result):
                 "again, with store= it resumes where it stopped"
             )
         limits = (subject_to,) if isinstance(subject_to, str) else tuple(subject_to)
-        rows = self._steered(metric)
-        means = _means(rows)
+        means = _means(self._steered(metric))
         allowed = means.notna()
         for limit in limits:
-            allowed &= self._meets(limit).reindex(means.index)
+            name, compare, bound = limit_of(limit)
+            allowed &= compare(_means(self._steered(name)), bound).reindex(means.index)
         if not allowed.any():
             raise SweepError(
                 f"none of {len(means)} configurations has a mean {metric} and keeps to "
@@ -159,9 +154,7 @@ class SweepResult(Result):
         ranked["size"] = ranked["coefficient"].abs()
         first = ranked.sort_values(["rank", "size", "layer"], kind="stable").iloc[0].to_dict()
         chosen: dict[Any, Any] = {k: None if pd.isna(v) else v for k, v in first.items()}
-        held_out = None
-        if test_prompts is not None:
-            held_out = self._on_others(chosen, as_texts(test_prompts))
+        held_out = None if test_prompts is None else self._on_others(chosen, as_texts(test_prompts))
         return Best(
             vector=str(chosen["vector"]),
             layer=int(chosen["layer"]),
@@ -261,9 +254,8 @@ class SweepResult(Result):
         """Means of the steered configurations and the clean run, called ``name``."""
         rows = self.values_of(metric)
         rows = rows[rows["run"].isin([STEERED, CLEAN])]
-        table = self.intervals(rows)[[*self.keys, "mean", "low", "high"]]
-        renamed = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
-        return table.rename(columns=renamed)
+        table = self.intervals(rows).drop(columns=["n", "missing"])
+        return table.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
 
     def _steered(self, metric: str) -> DataFrame:
         rows = self.values_of(metric)
@@ -271,17 +263,11 @@ class SweepResult(Result):
 
     def _interval_at(self, metric: str, cell: Mapping[Any, Any]) -> ClusterInterval:
         """Of one steered configuration."""
-        rows = self.values_of(metric)
-        here = rows["run"] == STEERED
+        rows = self._steered(metric)
         for name in PLACE:
-            here &= rows[name].isna() if cell[name] is None else rows[name] == cell[name]
-        return self.interval(rows[here.fillna(False)])
-
-    def _meets(self, limit: str) -> Series:
-        """Whether the mean of each configuration keeps to a limit such as "valid >= 0.95"."""
-        name, compare, bound = limit_of(limit)
-        keeps: Series = compare(_means(self._steered(name)), bound)
-        return keeps
+            here = rows[name].isna() if cell[name] is None else rows[name] == cell[name]
+            rows = rows[here.fillna(False)]
+        return self.interval(rows)
 
     def _on_others(self, cell: Mapping[Any, Any], prompts: list[str]) -> "SweepResult":
         """One configuration and its controls on held-out prompts."""

@@ -12,7 +12,7 @@ Nothing in a file is ever executed: it must hold the tables below, and no trigge
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
@@ -22,6 +22,7 @@ from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 from actadd_lens.errors import ActAddError, OutputError, SweepError, SweepFileError
+from actadd_lens.sweeps.identity import n_alike
 
 Phase: TypeAlias = Literal["logits", "texts"]
 Key: TypeAlias = tuple[int, int]
@@ -355,7 +356,7 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
             inner = f"{name}.{key}" if name else key
             yield from differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
     elif isinstance(old, list) and isinstance(new, list):
-        at = _parting(old, new)
+        at = n_alike(old, new)
         if len(old) == len(new):
             yield from differences(old[at], new[at], f"{name}[{at}]")
         else:
@@ -363,12 +364,6 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
             yield f"{name}: {lengths}, the first {at} alike"
     else:
         if isinstance(old, str) and isinstance(new, str):  # long ones may begin and end alike
-            start = max(0, _parting(old, new) - 4)
+            start = max(0, n_alike(old, new) - 4)
             old, new = old[start:], new[start:]
         yield f"{name}: {short(old)} in the file, {short(new)} now"
-
-
-def _parting(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Index of the first item that differs, or at which the shorter one ends."""
-    pairs = enumerate(zip(a, b, strict=False))
-    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -272,7 +272,7 @@ class SteeringVector:
         """
         return self._step({"to_hook_point": name}, hook_point=name)
 
-    def with_rows(self, kept: Iterable[SupportsIndex]) -> "SteeringVector":
+    def with_rows(self, which: Iterable[SupportsIndex]) -> "SteeringVector":
         """The rows named, negative ones counting from the end; all others zero.
 
         Raises:
@@ -282,17 +282,17 @@ class SteeringVector:
         tensor([0., 2., 0.])
         """
         try:
-            rows_kept = [index(row) for row in kept]
+            chosen = [index(row) for row in which]
         except TypeError as error:
-            raise VectorError(f"rows {kept!r} are no list: write e.g. [1, 2]") from error
-        missing = [row for row in rows_kept if not -len(self.rows) <= row < len(self.rows)]
+            raise VectorError(f"rows {which!r} are no list: write e.g. [1, 2]") from error
+        missing = [row for row in chosen if not -len(self.rows) <= row < len(self.rows)]
         if missing:
             raise VectorError(f"no rows {missing}: the vector has {len(self.rows)} rows")
         rows = torch.zeros_like(self.rows)
-        rows[rows_kept] = self.rows[rows_kept]
-        return self._step({"with_rows": rows_kept}, rows=rows)
+        rows[chosen] = self.rows[chosen]
+        return self._step({"with_rows": chosen}, rows=rows)
 
-    def with_dims(self, kept: slice | Iterable[SupportsIndex]) -> "SteeringVector":
+    def with_dims(self, which: slice | Iterable[SupportsIndex]) -> "SteeringVector":
         """The dimensions of the stream that a slice or a list names; all others zero.
 
         Raises:
@@ -304,18 +304,18 @@ class SteeringVector:
         """
         width = self.rows.shape[1]
         try:
-            chosen = range(width)[kept] if isinstance(kept, slice) else kept
+            chosen = range(width)[which] if isinstance(which, slice) else which
             dims = [index(dim) for dim in chosen]
         except TypeError as error:
             raise VectorError(
-                f"dimensions {kept!r} are no slice or list: write e.g. slice(0, 64) or [3, 17]"
+                f"dimensions {which!r} are no slice or list: write e.g. slice(0, 64) or [3, 17]"
             ) from error
         missing = [dim for dim in dims if not -width <= dim < width]
         if missing:
             raise VectorError(f"no dimensions {missing}: the stream has {width}")
         rows = torch.zeros_like(self.rows)
         rows[:, dims] = self.rows[:, dims]
-        spelt = [kept.start, kept.stop, kept.step] if isinstance(kept, slice) else dims
+        spelt = [which.start, which.stop, which.step] if isinstance(which, slice) else dims
         return self._step({"with_dims": spelt}, rows=rows)
 
     def random_like(self, seed: SupportsIndex) -> "SteeringVector":
