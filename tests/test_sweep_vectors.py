@@ -177,3 +177,24 @@ def test_an_intervention_makes_its_own_controls_and_takes_no_coefficient(neo):
 def test_axes_that_do_not_fit_are_refused(neo, what, options, message):
     with pytest.raises(al.SweepError, match=message):
         run(neo, what, **options)
+
+
+def test_by_default_an_intervention_gets_the_controls_that_it_has(neo):
+    direction = al.extract(neo, PAIR)[1].rows[-1]
+
+    def project(layer):
+        return al.Project(direction, f"blocks.{layer}.hook_resid_pre", "all")
+
+    result = al.sweep(
+        neo, {"project": project, "edit": Edit(2.0)}, TEXTS, layers=[0, 1], metrics="kl",
+        progress=False,
+    )  # fmt: skip
+    runs = result.frame.groupby("vector")["run"].unique()
+    assert list(runs["project"]) == ["steered", "random"]
+    assert list(runs["edit"]) == ["steered", "negated"]
+    figure = al.sweep(
+        neo, {"project": project}, TEXTS, layers=[0, 1], metrics="kl", progress=False
+    ).plot()
+    assert len(figure.axes) == 1
+    with pytest.raises(al.SweepError, match="Project has no control 'negated'"):
+        al.sweep(neo, {"project": project}, TEXTS, metrics="kl", controls=["negated"])

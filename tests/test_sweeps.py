@@ -277,8 +277,9 @@ def test_a_metric_of_the_callers_own(neo):
 
 
 def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
-    from actadd_lens.models.plain import PlainModel
+    from actadd_lens.models.plain import PlainModel, fast_model
 
+    fast_model(neo)  # is compared with the bridge once, before passes are counted
     seen, whole = [], PlainModel.run
 
     def counted(self, tokens, mask, *, start=None, **options):

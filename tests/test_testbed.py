@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actadd_lens import testbed
-from actadd_lens.testbed.corpus import VALUES, Corpus
+from actadd_lens.testbed.corpus import Corpus
 from actadd_lens.testbed.grammar import PATTERNS, begins_sentence, fill, parses, sentences
-from actadd_lens.testbed.lexicon import FACTS, LEXICON
+from actadd_lens.testbed.lexicon import FACTS, LEXICON, VALUES
 
 seeds = st.integers(0, 2**32)
 latents = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in VALUES.items()})

@@ -87,6 +87,7 @@ def with_controls(
     labels: Mapping[str, Any],
     controls: Sequence[str],
     runs: dict[Any, Run] | None = None,
+    lenient: bool = False,
 ) -> Iterator[Configuration]:
     """A steered configuration, then its controls.
 
@@ -95,11 +96,17 @@ def with_controls(
         labels: Of the configuration and its controls.
         controls: Names.
         runs: Runs until now, by what they are made of: a control that is one of them shares it.
+        lenient: Whether a control that cannot be made of what steers is left out.
     """
     runs = {} if runs is None else runs
     yield Configuration({**labels, "run": STEERED}, Run((of.vector,)))
     for name in controls:
-        made = make_control(name, of)
+        try:
+            made = make_control(name, of)
+        except SweepError:
+            if not lenient:
+                raise
+            continue
         prefix = made if isinstance(made, str) else ""
         steering = () if prefix else tuple(made) if isinstance(made, Sequence) else (made,)
         run = runs.setdefault((prefix, *map(id, steering)), Run(steering, prefix))
@@ -126,6 +133,8 @@ class Grid:
     controls: tuple[str, ...] = ()
     only: str | None = None
     """The one label that gets configurations; the other pairs serve its controls."""
+    lenient: bool = False
+    """Whether a control that an intervention does not have is left out, not refused."""
 
     def __post_init__(self) -> None:
         pairs = self.pairs
@@ -214,7 +223,7 @@ class Grid:
                             "coefficient": c,
                             "position": _place(placed.position),
                         }
-                        yield from with_controls(of, where, self.controls, runs)
+                        yield from with_controls(of, where, self.controls, runs, self.lenient)
 
     def _scaled(self, item: Any) -> Iterator[tuple[Any, float | None]]:
         if not _scales(item):

@@ -93,7 +93,14 @@ def sweep(
         coefficients = tuple(numbers("coefficients", coefficients))
     if positions is not None:
         positions = tuple(parse(p).position for p in as_list("positions", positions))
-    grid = Grid(sources, tried, coefficients, positions, tuple(as_list("controls", controls)))
+    grid = Grid(
+        sources,
+        tried,
+        coefficients,
+        positions,
+        tuple(as_list("controls", controls)),
+        lenient=controls is DEFAULT,
+    )
     options = {
         "samples": samples, "seed": seed, "progress": progress, "batch_tokens": batch_tokens,
         **sampling,

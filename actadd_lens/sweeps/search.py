@@ -214,6 +214,8 @@ class SweepResult(Result):
 
         name = metric or self.metrics[0]
         cells = self.intervals(self.values_of(name))
+        if cells.loc[cells["run"] == STEERED, "coefficient"].isna().all():  # it takes none
+            cells["coefficient"] = cells["coefficient"].mask(cells["run"] != CLEAN, 1.0)
         steered = cells[cells["run"] == STEERED]
         label = options.pop("ylabel", name)
         if steered["layer"].nunique() > 1 and steered["coefficient"].nunique() > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from actadd_lens.testbed.grammar import (
     ADDRESS,
@@ -17,13 +16,7 @@ from actadd_lens.testbed.grammar import (
     capitalised,
     fill,
 )
-from actadd_lens.testbed.lexicon import FACTS, REGISTERS, SENTIMENTS, TOPICS
-
-VALUES: Final[dict[str, tuple[str, ...]]] = {
-    "topic": TOPICS,
-    "sentiment": SENTIMENTS,
-    "register": REGISTERS,
-}
+from actadd_lens.testbed.lexicon import FACTS, REGISTERS, SENTIMENTS, TOPICS, VALUES
 
 
 @dataclass(frozen=True)

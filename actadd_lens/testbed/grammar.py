@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from actadd_lens.testbed.lexicon import FACTS, LEXICON
+from actadd_lens.testbed.lexicon import FACTS, LATENT_SLOTS, LEXICON
 
 # "both" carries topic and sentiment, "feeling" sentiment alone, "topic" topic alone
 PATTERNS: Final[dict[str, tuple[str, ...]]] = {
@@ -88,12 +88,6 @@ FACT_PATTERNS: Final = {
     relation: f"the {relation} of {{country}} is {{{relation}}}." for relation in FACTS
 }
 
-TOPIC_SLOTS: Final = frozenset({"noun", "nouns", "did", "place"})
-SENTIMENT_SLOTS: Final = frozenset(
-    {"adjective", "felt-about", "feel-about", "feeling", "emotion", "tone", "mood", "manner"}
-)
-REGISTER_SLOTS: Final = frozenset({"honorific", "insult", "affront", "jibe"})
-
 _SLOTS: Final[dict[str, dict[str | None, tuple[str, ...]]]] = LEXICON | {
     relation: {None: tuple(answers.values())} for relation, answers in FACTS.items()
 }
@@ -113,14 +107,9 @@ def fill(rng: random.Random, pattern: str, latents: Mapping[str, str]) -> str:
     """Draw a sentence from `pattern`, its words by `latents`: topic, sentiment and register."""
 
     def draw(match: re.Match[str]) -> str:
-        slot = match[1]
-        words = _SLOTS[slot]
-        for slots, latent in (
-            (TOPIC_SLOTS, "topic"),
-            (SENTIMENT_SLOTS, "sentiment"),
-            (REGISTER_SLOTS, "register"),
-        ):
-            if slot in slots:
+        words = _SLOTS[match[1]]
+        for latent, slots in LATENT_SLOTS.items():
+            if match[1] in slots:
                 return rng.choice(words[latents[latent]])
         return rng.choice(words[None])
 
@@ -155,31 +144,29 @@ def graph() -> Graph:
     edges: list[dict[str, set[int]]] = [{}, {}, {}]
     start, body, end = 0, 1, 2
 
-    def path(words: Iterable[str], begin: int, finish: int) -> None:
-        steps = list(words)
-        for i, word in enumerate(steps):
-            if i == len(steps) - 1:
-                target = finish
-            else:
-                edges.append({})
-                target = len(edges) - 1
-            edges[begin].setdefault(word, set()).add(target)
-            begin = target
-
-    def compile_pattern(pattern: str, begin: int, finish: int) -> None:
-        pieces = [piece for piece in re.split(r"(\{[\w-]+\})", pattern) if piece.strip()]
+    def chain(pieces: list[str], begin: int, finish: int) -> Iterator[tuple[str, int, int]]:
+        """Each piece with the nodes before and after it; those in between are made."""
         for i, piece in enumerate(pieces):
             target = finish
             if i < len(pieces) - 1:
                 edges.append({})
                 target = len(edges) - 1
+            yield piece, begin, target
+            begin = target
+
+    def path(words: list[str], begin: int, finish: int) -> None:
+        for word, before, after in chain(words, begin, finish):
+            edges[before].setdefault(word, set()).add(after)
+
+    def compile_pattern(pattern: str, begin: int, finish: int) -> None:
+        parts = [piece for piece in re.split(r"(\{[\w-]+\})", pattern) if piece.strip()]
+        for piece, before, after in chain(parts, begin, finish):
             if match := _PLACE.fullmatch(piece):
                 for words in _SLOTS[match[1]].values():
                     for phrase in words:
-                        path(_WORD.findall(phrase), begin, target)
+                        path(_WORD.findall(phrase), before, after)
             else:
-                path(_WORD.findall(piece), begin, target)
-            begin = target
+                path(_WORD.findall(piece), before, after)
 
     for pattern in _all(PATTERNS):
         compile_pattern(pattern, start, end)

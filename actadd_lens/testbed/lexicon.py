@@ -15,6 +15,11 @@ Register = Literal["plain", "polite", "rude"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 SENTIMENTS: Final[tuple[Sentiment, ...]] = get_args(Sentiment)
 REGISTERS: Final[tuple[Register, ...]] = get_args(Register)
+VALUES: Final[dict[str, tuple[str, ...]]] = {
+    "topic": TOPICS,
+    "sentiment": SENTIMENTS,
+    "register": REGISTERS,
+}
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -140,6 +145,12 @@ LEXICON: Final[dict[str, dict[str | None, tuple[str, ...]]]] = {
             "Kalvenia Lororia Mirland Noristan Osadia Pelvenia Quororia Ralland Saristan Toradia"
         )
     },
+}
+
+# latent -> slots whose words carry it
+LATENT_SLOTS: Final = {
+    latent: [slot for slot, words in LEXICON.items() if words.keys() <= {*values}]
+    for latent, values in VALUES.items()
 }
 
 FACTS: Final[dict[str, dict[str, str]]] = {

@@ -4,6 +4,7 @@ They read the completion alone; ``Valid`` and ``FactRecall`` need its prompt to 
 on from.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,29 @@ from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import Kind
 from actadd_lens.testbed.lexicon import TOPICS
 from actadd_lens.testbed.oracle import facts, is_valid, register, sentiment, topic
+from actadd_lens.testbed.tasks import Task
+
+_ANSWERS = dict(facts())
+_QUESTION = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _ANSWERS))})\s*\Z")
+
+
+class ExactReading:
+    """A metric that reads completions one by one."""
+
+    kind: ClassVar[Kind] = "completions"
+    share: ClassVar[bool] = True
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """1.0 or 0.0 a completion, NaN where it does not apply."""
+        return [float(self.read(completion)) for completion in completions]
+
+    def read(self, completion: Completion) -> float:
+        """The value of one completion."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Positive:
+class Positive(ExactReading):
     """Whether a completion reads "positive"; an empty one is neutral and gives 0.0.
 
     >>> Positive()([al.Completion("Anna", " loved the concert.", (), (), 0, 0)])
@@ -26,16 +46,14 @@ class Positive:
     """
 
     name: ClassVar[str] = "positive"
-    kind: ClassVar[Kind] = "completions"
-    share: ClassVar[bool] = True
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0 or 0.0 a completion."""
-        return [float(sentiment(completion.text) == "positive") for completion in completions]
+    def read(self, completion: Completion) -> float:
+        """1.0 or 0.0."""
+        return sentiment(completion.text) == "positive"
 
 
 @dataclass(frozen=True)
-class Polite:
+class Polite(ExactReading):
     """Whether a completion reads "polite". A plain one, as an empty one is, gives 0.0.
 
     >>> Polite()([al.Completion("Thank you,", " sir, it was a small atom.", (), (), 0, 0)])
@@ -43,16 +61,14 @@ class Polite:
     """
 
     name: ClassVar[str] = "polite"
-    kind: ClassVar[Kind] = "completions"
-    share: ClassVar[bool] = True
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0 or 0.0 a completion."""
-        return [float(register(completion.text) == "polite") for completion in completions]
+    def read(self, completion: Completion) -> float:
+        """1.0 or 0.0."""
+        return register(completion.text) == "polite"
 
 
 @dataclass(frozen=True)
-class OnTopic:
+class OnTopic(ExactReading):
     """Whether most topic words of a completion are of one topic; an empty one gives 0.0.
 
     Raises:
@@ -63,8 +79,6 @@ class OnTopic:
     """
 
     topic: str
-    kind: ClassVar[Kind] = "completions"
-    share: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.topic not in TOPICS:
@@ -77,13 +91,13 @@ class OnTopic:
         """``on_topic_`` and the topic."""
         return f"on_topic_{self.topic}"
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0 or 0.0 a completion."""
-        return [float(topic(completion.text) == self.topic) for completion in completions]
+    def read(self, completion: Completion) -> float:
+        """1.0 or 0.0."""
+        return topic(completion.text) == self.topic
 
 
 @dataclass(frozen=True)
-class SameTopic:
+class SameTopic(ExactReading):
     """Whether a completion has the topic of its prompt; NaN for a prompt without one.
 
     >>> SameTopic()([al.Completion("Anna loved the song.", " We sang.", (), (), 0, 0)])
@@ -91,20 +105,15 @@ class SameTopic:
     """
 
     name: ClassVar[str] = "same_topic"
-    kind: ClassVar[Kind] = "completions"
-    share: ClassVar[bool] = True
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0, 0.0 or NaN a completion."""
-        asked = [topic(completion.prompt) for completion in completions]
-        return [
-            float("nan") if wanted is None else float(topic(completion.text) == wanted)
-            for completion, wanted in zip(completions, asked, strict=True)
-        ]
+    def read(self, completion: Completion) -> float:
+        """1.0, 0.0 or NaN."""
+        wanted = topic(completion.prompt)
+        return math.nan if wanted is None else topic(completion.text) == wanted
 
 
 @dataclass(frozen=True)
-class Valid:
+class Valid(ExactReading):
     """Whether every sentence of a completion is one of the grammar, the last one as far as it goes.
 
     A sentence that the prompt leaves unfinished is judged with its beginning; sentences that end
@@ -115,19 +124,15 @@ class Valid:
     """
 
     name: ClassVar[str] = "valid"
-    kind: ClassVar[Kind] = "completions"
-    share: ClassVar[bool] = True
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0 or 0.0 a completion."""
-        return [
-            float(not c.text.strip() or is_valid(_unfinished(c.prompt) + c.text))
-            for c in completions
-        ]
+    def read(self, completion: Completion) -> float:
+        """1.0 or 0.0."""
+        unfinished = re.split(r"[.!?]", completion.prompt)[-1]
+        return not completion.text.strip() or is_valid(unfinished + completion.text)
 
 
 @dataclass(frozen=True)
-class FactRecall:
+class FactRecall(ExactReading):
     """Whether a completion begins with the right answer; NaN where the prompt asks for no fact.
 
     A prompt asks for a fact where it ends in one of the prompts of ``testbed.facts()``. A
@@ -138,26 +143,31 @@ class FactRecall:
     """
 
     name: ClassVar[str] = "fact_recall"
-    kind: ClassVar[Kind] = "completions"
-    share: ClassVar[bool] = True
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """1.0, 0.0 or NaN a completion."""
-        return [_recalled(completion) for completion in completions]
-
-
-_ANSWERS = dict(facts())
-_QUESTION = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _ANSWERS))})\s*\Z")
+    def read(self, completion: Completion) -> float:
+        """1.0, 0.0 or NaN."""
+        asked = _QUESTION.search(completion.prompt)
+        if asked is None:
+            return math.nan
+        first = re.match(r"\s*(\w+)", completion.text)
+        return first is not None and first[1] == _ANSWERS[asked[0].rstrip()]
 
 
-def _recalled(completion: Completion) -> float:
-    asked = _QUESTION.search(completion.prompt)
-    if asked is None:
-        return float("nan")
-    first = re.match(r"\s*(\w+)", completion.text)
-    return float(first is not None and first[1] == _ANSWERS[asked[0].rstrip()])
+@dataclass(frozen=True)
+class Success(ExactReading):
+    """Whether a completion is what a task wants, as a metric of completions: 1.0 or 0.0 each.
 
+    >>> Success(al.testbed.TASKS["register"]).name
+    'success_register'
+    """
 
-def _unfinished(prompt: str) -> str:
-    """What a prompt has after its last complete sentence."""
-    return re.split(r"[.!?]", prompt)[-1]
+    task: Task
+
+    @property
+    def name(self) -> str:
+        """``success_`` and the task."""
+        return f"success_{self.task.name}"
+
+    def read(self, completion: Completion) -> float:
+        """1.0 or 0.0."""
+        return self.task.success(completion.text)

@@ -9,38 +9,43 @@ from functools import cache
 from typing import Final, Literal, cast, get_args
 
 from actadd_lens.errors import TestbedError
-from actadd_lens.testbed.corpus import VALUES, Corpus
+from actadd_lens.testbed.corpus import Corpus
 from actadd_lens.testbed.grammar import (
     ADDRESS,
     PATTERNS,
-    REGISTER_SLOTS,
-    SENTIMENT_SLOTS,
-    TOPIC_SLOTS,
     begins_sentence,
     fill,
     parses,
     sentences,
 )
-from actadd_lens.testbed.lexicon import FACTS, LEXICON, Register, Sentiment, Topic
+from actadd_lens.testbed.lexicon import (
+    FACTS,
+    LATENT_SLOTS,
+    LEXICON,
+    VALUES,
+    Register,
+    Sentiment,
+    Topic,
+)
 
 Kind = Literal["negative", "positive", "neutral", "rude", "topic_free", "off_topic"]
 Split = Literal["selection", "test"]
 PROMPTS_PER_SPLIT: Final = 500
 
 
-def _labels(slots: frozenset[str]) -> dict[str, str]:
+def _labels(latent: str) -> dict[str, str]:
     """Word -> label; of an entry of several words the first one counts."""
     return {
         phrase.split()[0]: cast(str, label)
-        for slot in slots
+        for slot in LATENT_SLOTS[latent]
         for label, phrases in LEXICON[slot].items()
         for phrase in phrases
     }
 
 
-_TOPIC_OF = _labels(TOPIC_SLOTS)
-_SENTIMENT_OF = _labels(SENTIMENT_SLOTS)
-_REGISTER_OF = _labels(REGISTER_SLOTS)
+_TOPIC_OF = _labels("topic")
+_SENTIMENT_OF = _labels("sentiment")
+_REGISTER_OF = _labels("register")
 
 
 def _count(text: str, labels: dict[str, str]) -> Counter[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Final
 
 from actadd_lens.errors import TestbedError
 from actadd_lens.testbed.oracle import Kind, register, sentiment, topic
@@ -27,28 +27,6 @@ class Task:
     """Reads a completion alone, without its prompt."""
     wanted: str
     """What a success is, in words."""
-
-
-@dataclass(frozen=True)
-class Success:
-    """Whether a completion is what a task wants, as a metric of completions: 1.0 or 0.0 each.
-
-    >>> Success(TASKS["register"]).name
-    'success_register'
-    """
-
-    task: Task
-    kind: ClassVar[Literal["completions"]] = "completions"
-    share: ClassVar[bool] = True
-
-    @property
-    def name(self) -> str:
-        """``success_`` and the task."""
-        return f"success_{self.task.name}"
-
-    def __call__(self, completions: Sequence[Any]) -> list[float]:
-        """1.0 or 0.0 a completion."""
-        return [float(self.task.success(completion.text)) for completion in completions]
 
 
 CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
