@@ -70,7 +70,7 @@ def test_splits_are_keyed_by_the_seed_and_read_the_model_once(neo, monkeypatch):
     passes = []
     plain = caches.prompt_streams
     monkeypatch.setattr(
-        separation.caches, "prompt_streams", lambda *args: passes.append(args) or plain(*args)
+        separation.activations, "prompt_streams", lambda *args: passes.append(args) or plain(*args)
     )
     found = [split_half(neo, PAIRS, 1, splits=20, seed=seed) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
