@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actadd_lens.cli.app import INTERRUPTED, cli
-from actadd_lens.cli.options import loaded
+from actadd_lens.cli.options import loaded, out_option
 from actadd_lens.cli.terminal import status, table
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ if TYPE_CHECKING:
     "directory with imdb, realtoxicityprompts, openwebtext and conceptnet in it. "
     "[default: the hub]",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/reproductions"),
-    show_default=True,
-    help="Directory for tables, figures and reports.",
-)
+@out_option("out/reproductions", "Directory for tables, figures and reports.")
 @click.option("--n", type=click.IntRange(min=1), help="Prompts a split; other counts follow.")
 @click.option("--new-tokens", type=click.IntRange(min=1), help="Of a completion.")
 @click.option("--seed", type=int, default=0, show_default=True)

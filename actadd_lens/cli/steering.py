@@ -89,11 +89,7 @@ def steer(prompts: tuple[str, ...], model: str, **options: Any) -> None:
 @model_option
 @pair_options
 @cloup.option(
-    "-o",
-    "--output",
-    type=cloup.file_path(),
-    required=True,
-    help="File to write (safetensors).",
+    "-o", "--output", type=cloup.file_path(), required=True, help="File to write (safetensors)."
 )
 def extract_command(model: str, output: Path, **options: Any) -> None:
     """Write the steering vector of a pair of prompts to a file."""

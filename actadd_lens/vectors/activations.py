@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from actadd_lens.errors import LayerError, PositionError
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, check_layers, hook_point
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.tokens import check_context, pad_right, tokenize
+from actadd_lens.models.tokens import check_context, encode, pad_right, tokenize
 from actadd_lens.vectors.pair import ContrastPair
 
 
@@ -126,6 +127,20 @@ def token_rows(
         streams = prompt_streams(model, [prompts[index] for index in batch], hook_points)
         read |= {index: rows[:, token] for index, rows in zip(batch, streams, strict=True)}
     return torch.stack([read[index] for index in range(len(prompts))], dim=1)
+
+
+def sides(
+    model: Bridge, pairs: Sequence[ContrastPair], hook_points: Sequence[str], token: int
+) -> Float[Tensor, "side point pair d_model"]:
+    """The row of one token of each prompt of pairs, positive side first; errors of ``token_rows``.
+
+    Prompts are not padded to each other's length for it.
+    """
+    prompts = [encode(model, text) for pair in pairs for text in (pair.positive, pair.negative)]
+    names = ("positive", "negative")
+    labels = [f"the {side} prompt of pair {i}" for i in range(len(pairs)) for side in names]
+    rows = token_rows(model, prompts, labels, hook_points, token)
+    return rearrange(rows, "point (pair side) d_model -> side point pair d_model", side=2)
 
 
 def batches_of(

@@ -6,7 +6,6 @@ from actadd_lens.errors import LayerError, PromptError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.tokens import encode
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import source
@@ -88,19 +87,7 @@ def mean_differences(
     layers: Sequence[int],
     token: int = -1,
 ) -> dict[int, SteeringVector]:
-    """As ``mean_difference``, at several layers from the same passes.
-
-    Args:
-        model: Any TransformerBridge.
-        pairs: Contrast pairs or 2-tuples of strings.
-        layers: Layers to read at.
-        token: Which token, BOS being 0, negative from the end.
-
-    Returns:
-        A vector of one row for each layer, at position "all".
-
-    Raises:
-        LayerError, PromptError, PositionError: As of ``mean_difference``.
+    """As ``mean_difference``, with its errors, at several layers from the same passes.
 
     >>> vectors = mean_differences(load_model("testbed"), [("Good", "Bad")], layers=[1, 2])
     >>> [vector.layer for vector in vectors.values()]
@@ -110,21 +97,15 @@ def mean_differences(
     texts = [as_pair(pair) for pair in pairs]
     if not texts:
         raise PromptError("the list of contrast pairs is empty: give at least one")
-    prompts = [encode(model, text) for pair in texts for text in (pair.positive, pair.negative)]
-    labels = [
-        f"the {side} prompt of pair {i}"
-        for i in range(len(texts))
-        for side in ("positive", "negative")
-    ]
     names = [bridge.hook_point(layer) for layer in layers]
-    read = activations.token_rows(model, prompts, labels, names, token)
+    positive, negative = activations.sides(model, texts, names, token)
     origin = {
         "kind": "mean_difference",
         "pairs": [[pair.positive, pair.negative] for pair in texts],
         "token": token,
         **source(model),
     }
-    means = (read[:, ::2] - read[:, 1::2]).mean(dim=1, keepdim=True)
+    means = (positive - negative).mean(dim=1, keepdim=True)
     return {
         layer: SteeringVector(mean, name, "all", origin)
         for layer, name, mean in zip(layers, names, means, strict=True)

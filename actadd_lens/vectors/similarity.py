@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from jaxtyping import Float64
 from torch import Tensor
 
 from actadd_lens.errors import PromptError, VectorError, require_count
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import encode, tokenize
+from actadd_lens.models.tokens import tokenize
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from actadd_lens.statistics import Interval
 else:
     Interval = Any  # scipy takes a while to import
-
-_SIDES = ("positive", "negative")
 
 _DIGITS = 5
 """Projections that agree to so many digits of the largest stream tie: float32 gives no more."""
@@ -78,11 +76,8 @@ def split_half(
     texts = [as_pair(pair) for pair in pairs]
     if len(texts) < 2:
         raise PromptError(f"{len(texts)} contrast pairs cannot be split in halves: give at least 2")
-    prompts = [encode(model, text) for pair in texts for text in (pair.positive, pair.negative)]
-    labels = [f"the {side} prompt of pair {i}" for i in range(len(texts)) for side in _SIDES]
-    name = bridge.hook_point(layer)
-    [read] = activations.token_rows(model, prompts, labels, [name], token).double()
-    positive, negative = rearrange(read, "(pair side) d_model -> side pair d_model", side=2)
+    point = bridge.hook_point(layer)
+    [positive], [negative] = activations.sides(model, texts, [point], token).double()
     generator = torch.Generator().manual_seed(seed)
     agreements = torch.stack([_agreement(positive - negative, generator) for _ in range(splits)])
     low, high = torch.quantile(agreements, agreements.new_tensor([0.025, 0.975])).tolist()
@@ -152,11 +147,8 @@ def separability(
     as_vectors(model, vector)
     direction = _direction(vector)
     prompts = [tokenize(model, texts) for texts in (positive, negative)]
-    labels = [
-        f"{side} prompt {i}"
-        for side, ids in zip(_SIDES, prompts, strict=True)
-        for i in range(len(ids))
-    ]
+    labels = [f"positive prompt {i}" for i in range(len(prompts[0]))]
+    labels += [f"negative prompt {i}" for i in range(len(prompts[1]))]
     flat = [*prompts[0], *prompts[1]]
     [read] = activations.token_rows(model, flat, labels, [vector.hook_point], token).double()
     scale = torch.linalg.vector_norm(read, dim=1).max()
