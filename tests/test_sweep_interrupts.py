@@ -80,7 +80,7 @@ def test_killed_at_any_moment_it_loses_only_what_was_in_flight(neo, tmp_path: Pa
 def test_what_is_done_is_not_done_again(neo, tmp_path: Path, monkeypatch):
     store = tmp_path / "run.sqlite"
     expected = run(neo, store)
-    monkeypatch.setattr(logits, "resumable", lambda *_: pytest.fail("it read again"))
+    monkeypatch.setattr(logits, "fast_model", lambda *_: pytest.fail("it read again"))
     monkeypatch.setattr(completions, "completions", lambda *_: pytest.fail("it generated again"))
     assert_same(run(neo, store), expected)
 
