@@ -19,7 +19,7 @@ import torch
 
 import actadd_lens as al
 from actadd_lens.models.load import TESTBED
-from actadd_lens.models.plain import clean_twin
+from actadd_lens.models.plain import shared_model
 from benchmarks import against_peer, footprint, peak, sweeps
 from benchmarks.checkpoint import make_gpt2_small, prompt_of
 from benchmarks.measures import Row, Times, interleaved, speedup
@@ -135,12 +135,12 @@ def likelihood(model: Any, plain: Any, n_tokens: int, target: float) -> Iterator
 
 
 def memory(model: Any) -> Iterator[Row]:
-    """Storage that the clean twin has for itself, as a share of the model's."""
-    twin = clean_twin(model)
-    if twin is None:
-        raise RuntimeError("no twin of the benchmark's model: it decodes on the bridge")
-    of_model, of_twin = storages(model.original_model), storages(twin.module)
-    own = sum(size for place, size in of_twin.items() if place not in of_model)
+    """Storage that the plain model has for itself, as a share of the model's."""
+    plain = shared_model(model)
+    if plain is None:
+        raise RuntimeError("no plain model of the benchmark's model: it decodes on the bridge")
+    of_model, of_plain = storages(model.original_model), storages(plain.module)
+    own = sum(size for place, size in of_plain.items() if place not in of_model)
     whole = sum(of_model.values())
     share, detail = own / whole, f"{own / 1e6:.1f} of {whole / 1e6:.0f} MB"
     yield Row("weights held twice, share", False, 0.0, share, share, detail)

@@ -80,7 +80,7 @@ def main() -> None:
         lambda: loop(wide),
         lambda: loop(wide, logits_to_keep=1),
     )
-    al.generate(model, "I", max_new_tokens=2)  # the weights are read, the twin is built
+    al.generate(model, "I", max_new_tokens=2)  # the weights are read, the plain model is built
     before, _ = held()
     ways[WAYS.index(sys.argv[2])]()
     _, peak = held()

@@ -8,7 +8,8 @@ import torch
 
 import actadd_lens as al
 from actadd_lens.metrics import WordCount, kl
-from actadd_lens.models.partial import resumable
+from actadd_lens.models.base import Start
+from actadd_lens.models.plain import fast_model
 from benchmarks.checkpoint import prompt_of
 from benchmarks.measures import Row, Times, interleaved, seconds, times_faster
 
@@ -111,15 +112,17 @@ def check_alike(
 
 
 def resumed_passes(model: Any, tokens: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """A pass of the clean twin that begins at block 0, and one that begins at the deepest."""
-    passes = resumable(model)
-    if passes is None:
-        raise RuntimeError("no pass of the benchmark's model can begin at a layer")
+    """A pass of the plain model that starts at block 0, and one that starts at the deepest."""
+    fast = fast_model(model)
+    if not fast.supports("start at a layer"):
+        raise RuntimeError("no pass of the benchmark's model can start at a layer")
     stream = torch.randn(*tokens.shape, model.cfg.d_model)
     mask = torch.ones_like(tokens)
     return {
-        "whole": lambda: passes.logits(0, stream, tokens, mask),
-        "deepest": lambda: passes.logits(model.cfg.n_layers - 1, stream, tokens, mask),
+        "whole": lambda: fast.run(tokens, mask, start=Start(0, stream), keep=1),
+        "deepest": lambda: fast.run(
+            tokens, mask, start=Start(model.cfg.n_layers - 1, stream), keep=1
+        ),
     }
 
 

@@ -26,7 +26,8 @@ from tqdm import tqdm
 from actadd_lens.analysis.facts import answer_ranks
 from actadd_lens.analysis.logprobs import next_token_logprobs
 from actadd_lens.generation.completions import generate
-from actadd_lens.models.bridge import Bridge, n_layers
+from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.load import load_model
 from actadd_lens.models.tokens import encode
 from actadd_lens.statistics import Interval, cluster_mean, mean, proportion
@@ -92,7 +93,7 @@ def share(
 
 def grid(model: Bridge, task: Task, n: int) -> list[Cell]:
     """Every interior layer and coefficient, on the selection prompts."""
-    layers = range(1, n_layers(model) - 1)
+    layers = range(1, BridgeModel(model).n_layers - 1)
     vectors = extract(model, task.pair, layers)
     return [
         Cell(layer, c, share(model, task, "selection", n, c * vectors[layer]))

@@ -58,12 +58,14 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
         for condition in conditions_of([item]):
             bridge.point_of(model, condition.condition.hook_point)
         positions.check_rows(item.position, n_rows(item))
-        width, own = getattr(item, "d_model", None), BridgeModel(model)
-        if width is not None and width != own.d_model:
-            raise VectorError(
-                f"vector has width {width}, {own.name} has d_model {own.d_model}: extract it from "
-                "this model"
-            )
+        own, widths = BridgeModel(model), [getattr(item, "d_model", None)]
+        widths += [len(found.condition.direction) for found in conditions_of([item])]
+        for width in widths:
+            if width is not None and width != own.d_model:
+                raise VectorError(
+                    f"vector has width {width}, {own.name} has d_model {own.d_model}: extract it "
+                    "from this model"
+                )
     return given
 
 

@@ -538,6 +538,11 @@ def _check_intervention(what: str, given: object) -> None:
             f"{what} takes an intervention, not a {type(given).__name__}: give a SteeringVector, "
             "or an object with hook_point, position, additive, apply and identity"
         )
+    if isinstance(given, When):
+        raise VectorError(
+            f"{what} cannot take a When, whose condition is judged outside: put When outermost, "
+            "e.g. When(condition, KeepNorm(v))"
+        )
 
 
 def _direction(name: str, given: Any) -> Float[Tensor, "d_model"]:

@@ -16,7 +16,7 @@ from actadd_lens.reproduction.tables import by_part, note
 from actadd_lens.steering.positions import ANCHORS
 from actadd_lens.sweeps.configurations import Configuration, clean_configuration
 
-FRONT, _, BACK = ANCHORS
+FRONT, BACK = "front", "back"
 
 
 @experiment(
