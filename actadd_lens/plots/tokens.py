@@ -197,13 +197,13 @@ def placement(frame: pd.DataFrame) -> Figure:
     with drawing() as figure:
         columns = max(map(_columns, laid))
         ax = _page(figure, NAME_LETTERS, columns, n_lines, 0.34, top=0.1, bottom=0.3)
+        note = "number: row of the vector that is added there (grey: a row of zeros)"
+        ax.annotate(note, (0, 0), (0, -14), "axes fraction", "offset points", size=7.5, color=GREY)
         line = 0.0
         for (name, rows), own in zip(strips, laid, strict=True):
             ax.text(-NAME_LETTERS, line + 0.42, name, size=7.5, color=GREY)
             _strip(ax, rows, own, line)
             line += _n_lines(own) + GAP
-        note = "number: row of the vector that is added there (grey: a row of zeros)"
-        ax.annotate(note, (0, 0), (0, -14), "axes fraction", "offset points", size=7.5, color=GREY)
     return figure
 
 
