@@ -330,9 +330,37 @@ def test_what_makes_no_sense_is_refused(make, error, message):
         make()
 
 
+def test_a_condition_is_outermost():
+    when = al.When(al.Similarity(direction(1), POINT, 0.5), vector())
+    for wrap in (al.KeepNorm, lambda inner: al.When(when.condition, inner)):
+        with pytest.raises(al.VectorError, match=r"put When outermost"):
+            wrap(when)
+
+
+@pytest.mark.parametrize("position", ["front", 2, "middle", "back", -3])
+def test_rows_are_added_where_placement_shows_them(model, position):
+    steering = vector(7, n_rows=3, position=position)
+    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    own, mask = BridgeModel(model), torch.ones_like(tokens)
+    edits = prompt_edits(model, [steering], mask).by_point
+    clean, steered = (
+        own.run(tokens, mask, edits=chosen, read=[POINT], keep=None).streams[POINT][0]
+        for chosen in ({}, edits)
+    )
+    shown = al.placement(model, steering, TEXTS[0])["row"]
+    for row, change in zip(shown, steered - clean, strict=True):
+        expected = torch.zeros(D_MODEL) if row is None or row != row else steering.rows[int(row)]
+        torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_what_does_not_fit_the_model_is_refused_and_nothing_stays_hooked(neo):
     for bad, error, message in (
-        (al.Project(torch.ones(5), POINT), al.VectorError, "5"),
+        (al.Project(torch.ones(5), POINT), al.VectorError, "width 5"),
+        (
+            al.When(al.Similarity(torch.ones(5), POINT, 0.5), vector()),
+            al.VectorError,
+            "width 5, .* d_model 32",
+        ),
         (al.Project(direction(0), "blocks.9.hook_resid_pre"), al.LayerError, "layer 9"),
     ):
         with pytest.raises(error, match=message), al.steer(neo, bad):

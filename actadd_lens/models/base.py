@@ -96,4 +96,4 @@ class Model(Protocol):
         """
 
     def supports(self, feature: Feature) -> bool:
-        """Whether the model has a feature. It is tried once on the model, not guessed by name."""
+        """Whether the model has a feature."""

@@ -151,7 +151,7 @@ def names() -> tuple[str, ...]:
     """The names of all experiments: those with findings of the paper first, then alphabetical.
 
     >>> names()[:2], names()[-1]
-    (('detoxification', 'failures'), 'search-cost')
+    (('cross-layer-transfer', 'detoxification'), 'search-cost')
     """
     _import_built_in()
 

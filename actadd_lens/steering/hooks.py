@@ -1,7 +1,9 @@
 """Interventions in forward passes: which of them edits which token, as edits by hook point.
 
-This is where a row meets a token (Algorithm 1, step 4). ``prompt_edits`` and ``decode_edits`` serve
-passes that the package makes itself, where each row of a batch may be steered by something else;
+Algorithm 1, step 4: ``SteeringVector.apply`` adds row i to the i-th of these tokens.
+
+``prompt_edits`` and ``decode_edits`` serve passes that the package makes itself, where each row of
+a batch may be steered by something else;
 ``steer`` and ``fwd_hooks`` serve passes that a caller makes.
 """
 

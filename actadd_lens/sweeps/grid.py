@@ -55,8 +55,9 @@ def sweep(
         controls: Of every configuration, by name: "random" (rows of the same norms in random
             directions; "random:1", "random:2", ... are more draws), "negated", "shuffled" (rows in
             another order), "prompted" (the positive prompt as text), "mean_difference" (over all
-            pairs, at position "all"), and those of ``register_control``. An intervention needs
-            a method ``control(name, seed)``. The clean run is always there.
+            pairs, at position "all"), and those of ``register_control``. An intervention makes
+            them by a method ``control(name, seed)``; by default those it lacks are left out. The
+            clean run is always there.
         seed: Of the completions' random streams, and of random and shuffled vectors.
         store: A file (SQLite) to which rows are committed as they are made. The same call resumes
             where it was stopped; another call raises an error.
