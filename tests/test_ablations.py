@@ -126,6 +126,7 @@ def test_the_spread_over_pairs(neo):
         al.pair_variance(neo, PAIR, TEXTS, layer=1, coefficient=2, metrics=TOKEN, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["front", "back", "all"])
 def test_reach_is_the_divergence_at_every_generated_token(neo, position):
     vector = 3 * al.extract(neo, PAIR)[1]
@@ -183,6 +184,7 @@ def test_ablations_generate_resume_and_come_back_from_their_file(neo, vector, tm
         _ = loaded.cosines
 
 
+@pytest.mark.slow
 def test_every_ablation_has_a_figure(neo, vector):
     quick = {"metrics": ["kl"], "progress": False}
     results = [

@@ -39,6 +39,7 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_sweep_writes_the_table_and_figures_and_prints_the_best_cell(run, files, tmp_path, model):
     out = tmp_path / "new" / "out"
@@ -69,6 +70,7 @@ def test_sweep_writes_the_table_and_figures_and_prints_the_best_cell(run, files,
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("kind", ["positions", "dimensions", "layers", "reach"])
 def test_ablate_writes_a_table_and_a_figure_and_prints_the_cells(run, files, tmp_path, kind):

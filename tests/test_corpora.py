@@ -197,6 +197,7 @@ def test_reviews_survive_being_written(tmp_path_factory, rows):
             assert imdb(path, label=label) == expected
 
 
+@pytest.mark.slow
 @given(text=st.text())
 def test_a_page_survives_being_written(tmp_path_factory, text):
     path = write(tmp_path_factory.mktemp("pages") / "a.txt", text)

@@ -13,6 +13,9 @@ import actadd_lens as al
 from actadd_lens.cli import demo
 from actadd_lens.testbed import Task
 
+pytestmark = pytest.mark.slow
+
+
 PROMPTS = ["I love you and you", "The wedding was on", "She talks about weddings"]
 N = len(PROMPTS)
 

@@ -74,6 +74,7 @@ def test_any_text_is_shown_and_nothing_of_it_is_markup(text: str) -> None:
     assert "".join(text.split()) in "".join(page.text.split())
 
 
+@pytest.mark.slow
 def test_every_display_is_escaped(neo: Bridge, vector: al.SteeringVector, result: Any) -> None:
     ablation = al.position_ablation(
         neo, vector, ["I hate you because she talks"], metrics="kl", progress=False
@@ -174,6 +175,7 @@ def test_any_provenance_of_a_callers_own_is_shown(provenance: dict[str, Any]) ->
         assert label_of(vector.provenance)
 
 
+@pytest.mark.slow
 def test_each_figure_stands_under_its_own_run(result: al.SweepResult) -> None:
     table = result._repr_html_().split("<table>")[1]
     summary = result.summary()

@@ -230,6 +230,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_own")
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_registers_an_experiment(toy, llama, tmp_path):
     model, real = llama
     assert names()[-1] == "toy"
@@ -265,6 +266,7 @@ def test_what_cannot_be_registered_is_refused(toy):
 # Running
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_continues(toy, llama, tmp_path, monkeypatch):
     model, real = llama
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -326,6 +328,7 @@ def done(toy, llama, tmp_path, tmp_path_factory, outcomes):
     return again
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(done):
     assert done() == [("toy", True)]
 
@@ -353,6 +356,7 @@ def test_a_broken_outcome_is_reported(done, tmp_path, name, content):
         done()
 
 
+@pytest.mark.slow
 def test_the_report_holds_all_that_was_done_there(toy, llama, tmp_path):
     model, real = llama
     other = experiment("own", question="?", design="", criteria={"F1": "It is."})(toy.measure)
@@ -365,6 +369,7 @@ def test_the_report_holds_all_that_was_done_there(toy, llama, tmp_path):
     assert report.index("## own\n") < report.index("## toy\n")
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_keep_the_others_from_running(toy, llama, tmp_path):
     model, real = llama
     lacking = replace(real, data=tmp_path / "nothing.jsonl")

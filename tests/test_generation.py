@@ -166,6 +166,7 @@ def test_the_bridge_decodes_what_the_twin_does(model: Bridge, chosen: dict[str, 
     assert tokens(by_bridge) == tokens(by_twin)
 
 
+@pytest.mark.slow
 @given(seeds)
 def test_seeds_repeat_and_differ(model: Bridge, seed: int) -> None:
     first, second = (generate(model, seed=seed, samples=2) for _ in range(2))

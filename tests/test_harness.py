@@ -94,6 +94,7 @@ def test_a_criterion_needs_a_key_and_a_text(key, text):
 # measurements
 
 
+@pytest.mark.slow
 def test_figures_of_a_run_are_those_of_its_rows(setup):
     concept = setup.concept("sentiment")
     metrics = setup.scores(concept, "success", "coherence")
@@ -373,6 +374,7 @@ def test_a_workload_scales_as_the_sizes_do(setup):
         assert scaled.runs == many.runs > few.runs
 
 
+@pytest.mark.slow
 def test_workloads_outside_of_measure_are_counted(setup):
     n = len(setup.concept("sentiment").test)
     workloads = [w for w in counted("norms", setup) if not w.name.startswith("search")]

@@ -330,6 +330,66 @@ def test_what_makes_no_sense_is_refused(make, error, message):
         make()
 
 
+@pytest.mark.parametrize("where", ["back", -2, 4])
+def test_a_condition_on_a_text_is_judged_where_a_whole_pass_judges_it(model, where):
+    """A text is read without its last token only where nothing depends on that token."""
+    [ids] = prompts.tokenize(model, TEXTS[0])
+    tokens, then = torch.tensor([ids]), 8 * vector(4)
+    for threshold in (-0.3, 0.0, 0.3):
+        when = al.When(al.Similarity(direction(1), POINT, threshold, where), then)
+        with torch.no_grad():
+            whole = model.run_with_hooks(tokens, fwd_hooks=al.fwd_hooks(model, when))[0]
+        expected = whole.log_softmax(dim=-1)[:-1].gather(1, tokens[0, 1:, None])[:, 0]
+        [found] = al.token_logprobs(model, TEXTS[0], when)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_within_steer_a_text_is_read_with_its_last_token(model):
+    steering = 5 * vector(4, position="back")
+    with al.steer(model, steering):
+        [inside] = al.token_logprobs(model, TEXTS[0])
+    [given] = al.token_logprobs(model, TEXTS[0], steering)
+    torch.testing.assert_close(inside, given, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_added_amid_a_block_is_there_before_what_acts_at_its_end(
+    bridge, architecture, reverse
+):
+    model = bridge(architecture)
+    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    own, mask, post = BridgeModel(model), torch.ones_like(tokens), "blocks.1.hook_resid_post"
+    along = 9 * al.SteeringVector(direction(1)[None], "blocks.1.hook_resid_mid", "all")
+    items = [along, al.Project(direction(1), post)]
+    edits = prompt_edits(model, [items[::-1] if reverse else items], mask).by_point
+    stream = own.run(tokens, mask, edits=edits, read=[post], keep=None).streams[post]
+    assert float((stream @ direction(1)).abs().max()) < 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Adds:
+    """An additive class of a user, which counts on being given zeros."""
+
+    hook_point: str
+    position: object = "all"
+    additive: bool = True
+
+    def apply(self, stream, at):
+        return torch.where(at[..., None], vector(8).rows[0], torch.zeros_like(stream))
+
+    def identity(self):
+        return {"kind": "adds", "position": self.position}
+
+
+def test_an_additive_class_is_only_ever_given_zeros(model):
+    ours, theirs = Adds(POINT), vector(8, position="all")
+    always = al.Similarity(direction(1), POINT, -2.0)
+    for wrap in (lambda item: item, al.KeepNorm, lambda item: al.When(always, item)):
+        found, expected = (al.next_token_logprobs(model, TEXTS, wrap(i)) for i in (ours, theirs))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_a_condition_is_outermost():
     when = al.When(al.Similarity(direction(1), POINT, 0.5), vector())
     for wrap in (al.KeepNorm, lambda inner: al.When(when.condition, inner)):
@@ -347,9 +407,9 @@ def test_rows_are_added_where_placement_shows_them(model, position):
         own.run(tokens, mask, edits=chosen, read=[POINT], keep=None).streams[POINT][0]
         for chosen in ({}, edits)
     )
-    shown = al.placement(model, steering, TEXTS[0])["row"]
+    shown = al.placement(model, steering, TEXTS[0])["row"].astype(float)
     for row, change in zip(shown, steered - clean, strict=True):
-        expected = torch.zeros(D_MODEL) if row is None or row != row else steering.rows[int(row)]
+        expected = torch.zeros(D_MODEL) if row != row else steering.rows[int(row)]
         torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-4)
 
 

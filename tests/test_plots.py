@@ -46,6 +46,7 @@ def line(axes: Axes, label: str) -> Line2D:
     return found
 
 
+@pytest.mark.slow
 @given(SHARES, st.randoms())
 def test_the_line_is_the_means_whatever_the_order_of_the_rows(means, random):
     frame = cells(means)

@@ -328,6 +328,7 @@ def test_every_steered_cell_and_the_clean_run_are_drawn():
     assert len(texts(figure)) == 4
 
 
+@pytest.mark.slow
 def test_labels_of_a_front_do_not_cover_one_another():
     points = [*((0.01 * i, 0.005 * i) for i in range(7)), (1.0, 1.0)]
     figure = plots.pareto(trade(points, [True] * 8))

@@ -16,10 +16,11 @@ from actadd_lens.errors import PromptError, require_count
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, budget
+from actadd_lens.models.plain import hooked_points
 from actadd_lens.models.tokens import left_padded, right_padded, token_texts, tokenize
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
-from actadd_lens.steering.interventions import Intervention, Steering, n_rows
+from actadd_lens.steering.interventions import Intervention, Steering, conditions_of, n_rows
 from actadd_lens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def sequence_logprobs(
     given = as_interventions(model, steering)
     check_fit(sequences, given)
     given = tuple(i for i in given if not isinstance(i, SteeringVector) or i.rows.any())
-    spare = _spares_last_token(sequences, given)
+    # Hooks of a caller, those of ``steer`` among them, may count positions from the end.
+    spare = not any(hooked_points(model)) and _spares_last_token(sequences, given)
     own, at_once = BridgeModel(model), budget(model, logits="all").sequences
     read: dict[int, Tensor] = {}
     with bar(len(sequences), "text", "reading", progress) as advance:
@@ -203,8 +205,10 @@ def kl_terms(
 def _spares_last_token(sequences: Sequence[Sequence[int]], given: Sequence[Intervention]) -> bool:
     """Whether the texts can be read without their last token, which predicts nothing in them.
 
-    Not if a row lands on it, or its place is counted from the end.
+    Not if it is edited or decides a condition, or if a position is counted from the end.
     """
     ends = [positions.parse(i.position).end_from_front(n_rows(i)) for i in given]
+    judged = [conditional.condition.position for conditional in conditions_of(given)]
+    ends += [positions.parse(position).end_from_front(1) for position in judged]
     shortest = min(map(len, sequences))
     return all(end is not None and end < shortest for end in ends)

@@ -44,7 +44,8 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
     """
     if steering is None:
         return ()
-    given = tuple(steering) if isinstance(steering, Sequence) else (steering,)
+    single = isinstance(steering, Intervention) or not isinstance(steering, Sequence)
+    given: tuple[Any, ...] = (steering,) if single else tuple(steering)  # type: ignore[arg-type]
     for item in given:
         if isinstance(item, Mapping):
             raise VectorError(
@@ -61,7 +62,7 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
             bridge.point_of(model, condition.condition.hook_point)
         positions.check_rows(item.position, n_rows(item))
         own, widths = BridgeModel(model), [getattr(item, "d_model", None)]
-        widths += [len(found.condition.direction) for found in conditions_of([item])]
+        widths += [getattr(found.condition, "d_model", None) for found in conditions_of([item])]
         for width in widths:
             if width is not None and width != own.d_model:
                 raise VectorError(
@@ -74,7 +75,10 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
 def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Intervention]) -> None:
     """Raise ``PositionError`` if one does not fit on some prompt, before anything runs."""
     lengths = torch.tensor([len(ids) for ids in prompts])
-    tokens_edited(interventions, torch.arange(int(lengths.max())) < lengths[:, None])
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens_edited(interventions, real)
+    for conditional in conditions_of(interventions):
+        positions.row_index(positions.parse(conditional.condition.position), real, 1)
 
 
 def tokens_edited(
@@ -192,7 +196,8 @@ def _edits(
         if found is None or len(found) != n_rows_here:
             raise VectorError(
                 f"a batch of {n_rows_here} is generated, and the condition was judged on "
-                f"{0 if found is None else len(found)} prompts: read the prompts inside the context"
+                f"{0 if found is None else len(found)} prompts: read the prompts inside the "
+                "context in the same batch, or give the When to generate itself"
             )
         return found
 
@@ -213,15 +218,16 @@ def _edits(
         return edit
 
     judges = [(i.condition.hook_point, judge(i)) for i in conditions_of(interventions)]
-    return [*judges, *_placed(model, interventions, edit_at).items()]
+    own, carried = _placed(model, interventions, edit_at)
+    return [*carried, *judges, *own]
 
 
 def _placed(
     model: Bridge,
     interventions: Sequence[Intervention],
     edit_at: Callable[[Sequence[Intervention]], Edit],
-) -> dict[str, Edit]:
-    """Edits by the hook points where they have to be made.
+) -> tuple[list[tuple[str, Edit]], list[tuple[str, Edit]]]:
+    """Edits by hook point, and those that carry an earlier edit on to another point.
 
     Where TransformerLens reads a point beside the stream (``bridge.injection_points``), what is
     added there is added once more where the skip connection meets it. What another intervention
@@ -230,18 +236,15 @@ def _placed(
     by_point: dict[str, list[Intervention]] = {}
     for item in interventions:
         by_point.setdefault(item.hook_point, []).append(item)
-    edits: dict[str, list[Edit]] = {}
+    own, carried = [], []
     for name, items in by_point.items():
         first, *others = bridge.injection_points(model, name)
-        edit = edit_at(items)
+        edit = again = edit_at(items)
         if others and not all(item.additive for item in items):
             edit, again = _carried(edit)
-        else:
-            again = edit
-        edits.setdefault(first, []).append(edit)
-        for other in others:
-            edits.setdefault(other, []).append(again)
-    return {name: _chained(found) for name, found in edits.items()}
+        own.append((first, edit))
+        carried += [(other, again) for other in others]
+    return own, carried
 
 
 def _carried(edit: Edit) -> tuple[Edit, Edit]:

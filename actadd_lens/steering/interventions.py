@@ -186,8 +186,8 @@ class _Edit:
         for name, value in vars(self).items():
             if name in ("direction", "a", "b"):
                 object.__setattr__(self, name, _direction(name, value))
-            elif isinstance(value, float) and not math.isfinite(value):
-                raise VectorError(f"{name} is {value}: give a finite number")
+            elif name in ("value", "degrees"):
+                object.__setattr__(self, name, _finite(name, value))
         layer_of(self.hook_point)
         parsed = positions.parse(self.position)
         object.__setattr__(self, "position", parsed.position)
@@ -420,9 +420,10 @@ class KeepNorm(_Around):
     ) -> Float[Tensor, "batch pos d_model"]:
         """See ``Intervention``; a token that the other leaves as it is keeps its bits."""
         before = stream.float()
-        edited = self.of.apply(before, at)
-        old, new = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (before, edited))
-        scaled = (edited * (old / new.clamp_min(1e-12))).to(stream.dtype)
+        edited = _alone(self.of, before, at)
+        # In double precision: the square of a large coefficient is beyond single.
+        old, new = (x.double().norm(dim=-1, keepdim=True) for x in (before, edited))
+        scaled = (edited * (old / new.clamp_min(1e-300))).to(stream.dtype)
         changed = (edited != before).any(dim=-1, keepdim=True)
         return torch.where(at[..., None] & changed, scaled, stream)
 
@@ -451,11 +452,17 @@ class Similarity:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", _direction("direction", self.direction))
+        object.__setattr__(self, "threshold", _finite("threshold", self.threshold))
         layer_of(self.hook_point)
         position = positions.parse(self.position).position
         if position == "generated":
             raise PositionError("a condition is judged on the prompt, not on generated tokens")
         object.__setattr__(self, "position", position)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the stream."""
+        return len(self.direction)
 
     def holds(
         self, stream: Float[Tensor, "batch pos d_model"], at: Bool[Tensor, "batch pos"]
@@ -470,6 +477,9 @@ class Similarity:
     def identity(self) -> dict[str, Any]:
         """Plain JSON; it is equal for two conditions exactly if they are the same."""
         return {"kind": "Similarity", **vars(self), "direction": _hash(self.direction)}
+
+
+_OF_CONDITION = ("holds", "hook_point", "position", "identity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -492,7 +502,7 @@ class When(_Around):
     then: Intervention
 
     def __post_init__(self) -> None:
-        if not hasattr(self.condition, "holds"):
+        if not all(hasattr(self.condition, name) for name in _OF_CONDITION):
             raise VectorError(
                 f"a {type(self.condition).__name__} is not a condition: give "
                 "Similarity(direction, hook_point, threshold)"
@@ -518,7 +528,7 @@ class When(_Around):
         self, stream: Float[Tensor, "batch pos d_model"], at: Bool[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos d_model"]:
         """See ``Intervention``; ``at`` is False on prompts for which the condition fails."""
-        return self.then.apply(stream, at)
+        return _alone(self.then, stream, at)
 
     def identity(self) -> dict[str, Any]:
         """See ``Intervention``."""
@@ -530,6 +540,17 @@ def control_of(intervention: Intervention, name: str, seed: int) -> Intervention
     """The control of a sweep called "random", "negated" or "shuffled"; None where there is none."""
     made = getattr(intervention, "control", None)
     return None if made is None else made(name, seed)
+
+
+def _alone(
+    intervention: Intervention,
+    stream: Float[Tensor, "batch pos d_model"],
+    at: Bool[Tensor, "batch pos"],
+) -> Float[Tensor, "batch pos d_model"]:
+    """The stream after one intervention; an additive one is only ever given zeros."""
+    if intervention.additive:
+        return add(stream, added([intervention], [at], stream.shape[-1]))
+    return intervention.apply(stream, at)
 
 
 def _check_intervention(what: str, given: object) -> None:
@@ -562,10 +583,17 @@ def _direction(name: str, given: Any) -> Float[Tensor, "d_model"]:
     return direction
 
 
+def _finite(name: str, value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise VectorError(f"{name} is {number}: give a finite number")
+    return number
+
+
 def _unit(
     direction: Float[Tensor, "d_model"], stream: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "d_model"]:
-    unit: Tensor = (direction / direction.norm()).to(stream)
+    unit: Tensor = (direction.double() / direction.double().norm()).to(stream)
     return unit
 
 

@@ -277,7 +277,7 @@ def sources_of(
                 f"a {type(bare[0]).__name__} needs a label: give a mapping, {{'my vector': vector}}"
             )
         return dict(labelled(what)), _layers(model, layers)
-    check_axes(pairs=list(what))
+    check_axes(pairs=list(map(str, what)))
     fixed = [str(label) for label, item in what.items() if isinstance(item, Intervention)]
     if layers is not None and len(fixed) == len(what):
         raise SweepError(

@@ -214,8 +214,10 @@ def _doses(run: Run, batch: Batch, clean: Clean) -> list[float]:
     for point in {stream_point(item) for item in run.steering}:
         together = [item for item in run.steering if stream_point(item) == point]
         stream = clean.streams[point]
-        if not all(item.additive or item.hook_point == point for item in together):
-            return [math.nan] * len(batch.prompts)  # it edits a tensor that is not the stream
+        beside = not all(item.additive or item.hook_point == point for item in together)
+        if beside or conditions_of(together):
+            # It edits a tensor that is not the stream, or may not edit anything.
+            return [math.nan] * len(batch.prompts)
         at = tokens_edited(together, batch.real)
         if all(item.additive for item in together):
             change = added(together, at, stream.shape[-1])

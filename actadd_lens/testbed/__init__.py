@@ -1,4 +1,4 @@
-"""The bundled model's English: prompts, contrast pairs and exact readings of what it writes.
+"""The bundled model's English: prompts, contrast pairs and an exact reader of what it writes.
 
 >>> from actadd_lens import testbed
 >>> testbed.sentiment("Anna loved the concert."), testbed.topic("Anna loved the concert.")
