@@ -46,7 +46,8 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r"(collections\.abc|dataclasses|jaxtyping|matplotlib|os|pandas|pathlib|torch|transformer_lens)\..*"
-        r"|AbstractContextManager|Path|Tensor|ndarray",
+        r"|AbstractContextManager|Path|Tensor|ndarray"
+        r"|actadd_lens\.metrics\.registry\.Registered",  # a type variable
     ),
     # Rooms within, in the signatures of what stands in the reference.
     ("py:class", r"actadd_lens\.(harness|sweeps|vectors)\..*"),
