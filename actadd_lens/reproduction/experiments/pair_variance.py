@@ -149,7 +149,7 @@ def tabulate(m: Measured) -> pd.DataFrame:
         coherent = part.value("coherence", "mean difference")
         ranked = pairs.sort_values("success", kind="stable")
         worst, best = (
-            f"{100 * r['success']:.0f} %, {r['pair']}" for _, r in ranked.iloc[[0, -1]].iterrows()
+            f"{100 * r['success']:.0f} %, {r['vector']}" for _, r in ranked.iloc[[0, -1]].iterrows()
         )
         lines.append(
             {
