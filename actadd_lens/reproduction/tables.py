@@ -77,8 +77,8 @@ def dots_by_run(
         summary.drop(columns=["metric", "layer", "position"]).assign(
             vector=panels,
             condition=summary["run"].where(~clean),
-            kind=np.where(summary["run"].isin([*ours]), "steered", "baseline"),
+            source=np.where(summary["run"].isin([*ours]), "steered", "baseline"),
             run=np.where(clean, "clean", "steered"),
         ),
-        x="condition", group="kind", ylabel=ylabel, unit="%", note=note(summary),
+        x="condition", group="source", ylabel=ylabel, unit="%", note=note(summary),
     )  # fmt: skip

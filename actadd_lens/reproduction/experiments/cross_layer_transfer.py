@@ -55,7 +55,7 @@ COLUMNS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         own layer's.""",
     },
     paper="""GPT-2-XL, recorded at layer 0 or 2, injected at layer 20: layer 0 has about no effect,
-    layer 2 a partial one. So the early layers' computation matters, and steering is no token
+    layer 2 a partial one. So the early layers' computation matters, and steering is not token
     injection.""",
     differs="""Every recording layer, the paper's scaled to the model; success of completions over
     many prompts. Norm-matched vectors are added. Everything is injected at layer t: that a vector
