@@ -52,7 +52,7 @@ bench-peer: $(VENV)/.installed $(PEER)/.installed ## the same sweeps by the pack
 
 notebooks: $(VENV)/.installed-dev ## make the notebooks of their scripts, run them, and keep their output
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
-	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert \
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert \
 		--log-level=ERROR --execute --inplace --ExecutePreprocessor.record_timing=False \
 		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 

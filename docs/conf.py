@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for signatures.py
 # Pages that are run begin in a directory of their own, quietly; what they print stands in the page.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"  # how long a cell takes is not part of a page
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pages are run side by side
 
 # Importing every room for the reference sets up logging of TransformerLens's own.

@@ -18,6 +18,12 @@ NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
 INTERVAL = re.compile(r"-?[\d.]+ ?%? ?\[-?[\d.]+, -?[\d.]+\]")
 
 
+@pytest.fixture(autouse=True)
+def _no_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `make notebooks` does: how long a cell takes is not part of its output."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
 @pytest.fixture(params=SCRIPTS, ids=lambda path: path.stem)
 def script(request: pytest.FixtureRequest) -> Path:
     return request.param
