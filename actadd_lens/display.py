@@ -5,6 +5,7 @@ themes both read well. Styles are written in the elements, since some viewers dr
 Text in dollar signs is not mathematics: the classes tell MathJax.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -121,13 +122,13 @@ def bar(
         unit: Name of one, such as "token".
         doing: What is done, for the text in front of the bar.
         shown: True always shows the bar, False never does; None shows it when the work lasts
-            longer than two seconds.
+            longer than two seconds, unless tqdm's own ``TQDM_DISABLE`` is set.
         done: Units that were done before; the estimate of the time left is made without them.
 
     >>> with bar(3, "text", "reading", shown=False) as advance:
     ...     advance(3)
     """
-    if shown is False:
+    if shown is False or (shown is None and os.environ.get("TQDM_DISABLE")):
         yield lambda _: None
         return
     from tqdm.auto import tqdm

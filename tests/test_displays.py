@@ -214,6 +214,7 @@ def test_a_progress_bar_is_shown_when_asked_for_or_when_the_work_lasts(
     shown: bool | None, delay: float, is_drawn: bool, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.setattr(displays, "DELAY_SECONDS", delay)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     with displays.bar(8, "text", "reading", shown, done=4) as advance:
         advance(4)
     written = capsys.readouterr().err
