@@ -297,7 +297,7 @@ def test_why_there_is_no_fast_path_is_logged_once(neo, caplog, monkeypatch):
 
     monkeypatch.setattr(plain, "_logged", WeakKeyDictionary())
     vector = al.extract(neo, PAIR)[1]
-    with caplog.at_level(logging.WARNING), al.steer(neo, vector):
+    with caplog.at_level(logging.INFO), al.steer(neo, vector):
         run(neo, layers=[0, 1], batch_tokens=1)
     [message] = [r.getMessage() for r in caplog.records if "fast path" in r.msg]
     assert message.startswith(f"{neo.cfg.model_name} runs without its fast path, on the bridge")

@@ -188,7 +188,7 @@ def shared_model(model: Bridge) -> PlainModel | None:
     """
     hooked = sorted(set(hooked_points(model)))
     if hooked:
-        _log_once(model, f"hooks are attached to {', '.join(hooked)}")
+        _log_once(model, f"hooks are attached to {', '.join(hooked)}", logging.INFO)
         return None
     known = _known.get(model)
     if known is None or known.fingerprint != _fingerprint(model, known.copies):
@@ -201,12 +201,12 @@ def shared_model(model: Bridge) -> PlainModel | None:
     return None if known.parts is None else PlainModel(model, *known.parts)
 
 
-def _log_once(model: Bridge, reason: str) -> None:
+def _log_once(model: Bridge, reason: str, level: int = logging.WARNING) -> None:
     said = _logged.setdefault(model, set())
     if reason not in said:
         said.add(reason)
         name = bridged.BridgeModel(model).name
-        _log.warning("%s runs without its fast path, on the bridge alone: %s", name, reason)
+        _log.log(level, "%s runs without its fast path, on the bridge alone: %s", name, reason)
 
 
 def hooked_points(model: Bridge) -> Iterator[str]:

@@ -40,7 +40,7 @@ from actadd_lens.sweeps.configurations import KEYS, Configuration
 from actadd_lens.vectors.vector import SteeringVector
 
 KL_FIRST, KL_LATER = relative_kl.name, "kl_later"
-HEADS = {"success": "success", KL_FIRST: "KL/entropy", KL_LATER: "KL further on (nats a token)"}
+HEADS = {"success": "success", KL_FIRST: "KL/entropy", KL_LATER: "KL later (nats a token)"}
 POOLED = "random, all draws"
 
 
@@ -50,7 +50,7 @@ POOLED = "random, all draws"
     without steering?""",
     design=""""Love" - "Hate" is compared with random vectors with the same norm in every row. How
     much a run changes the output is the KL of the token after the prompt over the entropy of the
-    clean run; further on it is KL(steered || clean) of the generated tokens in nats, the mean along
+    clean run; later it is KL(steered || clean) of the generated tokens in nats, the mean along
     what the steered model writes, which is undefined for the prompted run. Success is the share of
     completions of the wanted sentiment.""",
     criteria={
