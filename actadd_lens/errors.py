@@ -90,14 +90,14 @@ class MissingExtraError(ActAddError, ImportError):
 
 
 def require_count(
-    name: str, value: object, below: int | None = None, *, neutral: str | None = None
+    name: str, value: Any, below: int | None = None, *, neutral: str | None = None
 ) -> None:
     """Raise ``SamplingError`` unless ``value`` is an integer >= 1, and < ``below`` if given.
 
     >>> require_count("batch_size", 8)
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not (whole and value >= 1 and (below is None or value < below)):  # type: ignore[operator]
+    if not (whole and value >= 1 and (below is None or value < below)):
         bound = "" if below is None else f" and < {below}"
         remark = "" if neutral is None else f" ({neutral})"
         raise SamplingError(f"{name} is {value!r}: it must be an integer >= 1{bound}{remark}")

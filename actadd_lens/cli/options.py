@@ -135,6 +135,7 @@ def out_option(default: str, help: str) -> Callable[[Command], Command]:  # noqa
 
 def taken(kind: type[Taken], options: dict[str, Any]) -> Taken:
     """A dataclass of options, which are taken out of those of a command."""
+    # mypy cannot tell that a type variable is a dataclass.
     return kind(**{field.name: options.pop(field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 

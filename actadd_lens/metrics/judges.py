@@ -310,7 +310,7 @@ def load_classifier(name: str) -> Classifier:
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"]))
         raise ModelLoadError(
-            f"{name} is no text classifier: it has no weights for {missing}, which would be "
+            f"{name} is not a text classifier: it has no weights for {missing}, which would be "
             "random; give a model that was trained for text classification"
         )
     return Classifier(name, model.eval().to(_accelerator()), tokenizer)
@@ -370,7 +370,7 @@ def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
     if Path(name).is_dir():
         return ModelLoadError(f"cannot load {what} in {name}: {reason}")
     return ModelLoadError(
-        f"cannot load {what} from {name!r} ({reason}). It is no directory here, so the Hugging "
+        f"cannot load {what} from {name!r} ({reason}). It is not a directory here, so the Hugging "
         "Face hub was asked: check the spelling, the network (HF_HUB_OFFLINE must not be set "
         "unless the model is cached) and, for gated models, HF_TOKEN; or download it and give its "
         "directory"

@@ -44,8 +44,9 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
     """
     if steering is None:
         return ()
-    single = isinstance(steering, Intervention) or not isinstance(steering, Sequence)
-    given: tuple[Any, ...] = (steering,) if single else tuple(steering)  # type: ignore[arg-type]
+    given: tuple[Any, ...] = (steering,)
+    if isinstance(steering, Sequence) and not isinstance(steering, Intervention):
+        given = tuple(steering)
     for item in given:
         if isinstance(item, Mapping):
             raise VectorError(

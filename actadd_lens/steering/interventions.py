@@ -25,6 +25,7 @@ so that their order does not matter. The others are applied after the sum, in th
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -175,7 +176,7 @@ def add(
     return torch.where(cast == 0, stream, stream + cast)
 
 
-class _Edit:
+class _Edit(ABC):
     """What the interventions below share: they edit each token alone, and keep the other bits."""
 
     additive: ClassVar[bool] = False
@@ -199,12 +200,13 @@ class _Edit:
 
     def at(self, position: int | str) -> "Intervention":
         """The same intervention at another position."""
+        # Every subclass is a dataclass, which mypy does not see from here.
         moved: Intervention = replace(self, position=position)  # type: ignore[type-var]
         return moved
 
+    @abstractmethod
     def edit(self, stream: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """What becomes of every token."""
-        raise NotImplementedError
 
     def apply(
         self, stream: Float[Tensor, "batch pos d_model"], at: Bool[Tensor, "batch pos"]
@@ -228,7 +230,7 @@ class _Edit:
             if isinstance(value, Tensor):
                 noise = torch.randn(value.shape, generator=generator)
                 drawn[key] = noise * (value.norm() / noise.norm())
-        found: Intervention = replace(self, **drawn)  # type: ignore[type-var]
+        found: Intervention = replace(self, **drawn)  # type: ignore[type-var]  # as in ``at``
         return found
 
 
@@ -342,19 +344,19 @@ class Rotate(_Edit):
         return super().control(name, seed)
 
 
-class _Around:
+class _Around(ABC):
     """What the interventions below share: they act where another one does."""
 
     additive: ClassVar[bool] = False
 
     @property
+    @abstractmethod
     def inner(self) -> Any:
         """The other intervention."""
-        raise NotImplementedError
 
+    @abstractmethod
     def around(self, inner: Any) -> "Intervention":
         """The same around another intervention."""
-        raise NotImplementedError
 
     @property
     def hook_point(self) -> str:
