@@ -324,7 +324,7 @@ def test_it_is_within_bounds_and_keeps_nan():
 
 
 class _Fixed:
-    name = "fixed"
+    name, kind = "fixed", "completions"
 
     def __init__(self, values):
         self.values = values
