@@ -13,6 +13,7 @@ from oracle import Addition, greedy, logits, start_of
 import actadd_lens as al
 from actadd_lens.models import bridge as forward
 from actadd_lens.models import tokens as prompts
+from actadd_lens.models import watch
 from actadd_lens.models.bridge import SITES, BridgeModel
 from actadd_lens.steering.hooks import decode_edits, prompt_edits, tokens_edited
 from actadd_lens.steering.interventions import applied
@@ -493,7 +494,7 @@ def test_a_steered_model_is_let_go(checkpoint):
     model = al.load_model(checkpoint("gpt2"), device="cpu")
     with al.steer(model, vector_of()):
         model(torch.tensor([[1, 2, 3]]))
-    assert model not in forward._watches
+    assert model not in watch._watches
     del model
     gc.collect()
 

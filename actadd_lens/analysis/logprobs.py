@@ -14,9 +14,8 @@ from torch import Tensor
 from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.bridge import BridgeModel, hooked_points
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.plain import hooked_points
 from actadd_lens.models.tokens import left_padded, right_padded, token_texts, tokenize
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
@@ -136,8 +135,11 @@ def predictions(
         require_count("batch_size", batch_size)
     given = as_interventions(model, steering)
     check_fit(sequences, given)
-    at_once = budget(model, logits="last").sequences
-    for batch in batches([len(ids) for ids in sequences], at_once, batch_size):
+    at_once, equal = (
+        budget(model, logits="last").sequences,
+        not BridgeModel(model).supports("padding"),
+    )
+    for batch in batches([len(ids) for ids in sequences], at_once, batch_size, equal=equal):
         tokens, mask = left_padded(model, [sequences[index] for index in batch])
         edits = prompt_edits(model, [given] * len(batch), mask).by_point
         run = BridgeModel(model).run(tokens, mask, edits=edits, keep=1)

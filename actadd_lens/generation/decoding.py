@@ -1,8 +1,12 @@
 """Completing prompts in batches: one steered prefill, then decode steps.
 
 The prompts of a batch are padded on the left and read once, each steered by its own vectors. Their
-key-value cache is repeated for the samples of each prompt, and the rows then go on token by token.
-A row that has ended leaves the batch.
+cache is repeated for the samples of each prompt, and the rows then go on token by token. A row that
+has ended leaves the batch.
+
+Not every model can do this. One that does not understand padding reads prompts of equal length
+together. One without a cache, or whose cache does not continue a prompt as a whole pass would,
+reads all tokens anew at each step (``BridgeModel.supports``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,17 +30,19 @@ from actadd_lens.generation.sampling import (
 from actadd_lens.models import kv_cache
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.memory import rows_at_once
+from actadd_lens.models.memory import batches, rows_at_once
 from actadd_lens.models.plain import fast_model
 from actadd_lens.models.tokens import end_token, left_padded
-from actadd_lens.steering.hooks import decode_edits, prompt_edits
+from actadd_lens.steering.hooks import decode_edits, joined_edits, prompt_edits
 from actadd_lens.steering.interventions import Intervention
 
 Step = Callable[
     [Int[Tensor, "batch"], Any, Int[Tensor, "batch total"], Int[Tensor, "batch"]],
     tuple[Float[Tensor, "batch vocab"], Any],
 ]
-"""Appends a token to each row of a cache: (tokens, cache, mask, requests) -> (logits, cache)."""
+"""Appends a token to each row of a cache: (tokens, cache, mask, requests) -> (logits, cache).
+
+For a model without a cache, the tokens read so far are in its place."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,9 @@ def complete(
     longest = max(len(request.tokens) for request in requests) + sampling.max_new_tokens
     n_rows = batch_size or rows_at_once(model, longest)
     # Prompts of like length together, so that little is padded.
-    order = sorted(range(len(requests)), key=lambda index: len(requests[index].tokens))
-    for group in _chunks(order, max(1, n_rows // sampling.samples)):
+    at_once, lengths = max(1, n_rows // sampling.samples), [len(r.tokens) for r in requests]
+    equal = not BridgeModel(model).supports("padding")
+    for group in batches(lengths, lambda _: at_once, similar=False, equal=equal):
         yield list(_complete_group(model, requests, group, sampling, n_rows, advance))
 
 
@@ -106,24 +113,33 @@ def _complete_group(
     chosen = [requests[index] for index in group]
     steerings = [request.steering for request in chosen]
     tokens, mask = left_padded(model, [request.tokens for request in chosen])
-    edits = prompt_edits(model, steerings, mask)
-    run = BridgeModel(model).run(tokens, mask, edits=edits.by_point, keep=1, use_cache=True)
+    own, edits = BridgeModel(model), prompt_edits(model, steerings, mask)
+    cached = own.supports("cache")
+    run = own.run(tokens, mask, edits=edits.by_point, keep=1, use_cache=cached)
     later = decode_edits(model, steerings, edits.holds)
     runner, padded = fast_model(model, later.points), not bool(mask.all())
+    begun = run.cache if cached else tokens
 
-    def step(ids: Tensor, cache: Any, mask: Tensor, places: Tensor) -> tuple[Tensor, Any]:
+    def next_step(ids: Tensor, cache: Any, mask: Tensor, places: Tensor) -> tuple[Tensor, Any]:
         # No mask is quicker than one full of ones.
         mask_or_none = mask if padded or isinstance(runner, BridgeModel) else None
         after = runner.run(ids[:, None], mask_or_none, edits=later.of(places), cache=cache, keep=1)
         return after.last_logits, after.cache
 
+    def whole_pass(ids: Tensor, read: Tensor, so_far: Tensor, places: Tensor) -> tuple[Tensor, Any]:
+        read = torch.cat([read, ids[:, None]], dim=1)
+        again = prompt_edits(model, [steerings[place] for place in places], mask[places]).by_point
+        both = joined_edits(again, later.of(places), mask.shape[1])
+        return fast_model(model, both).run(read, so_far, edits=both, keep=1).last_logits, read
+
+    step = next_step if cached else whole_pass
     eos = end_token(model) if sampling.stop_at_eos else None
     keys = [(place, s) for place in range(len(chosen)) for s in range(sampling.samples)]
     for chunk in _chunks(keys, n_rows):
         places = torch.tensor([place for place, _ in chunk], device=tokens.device)
         streams = [random_stream(sampling.seed, chosen[p].prompt_index, s) for p, s in chunk]
         continued = _continue_rows(
-            step, places, run.last_logits[places], kv_cache.selected(run.cache, places),
+            step, places, run.last_logits[places], kv_cache.selected(begun, places),
             mask[places], streams, sampling, eos, advance,
         )  # fmt: skip
         for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
@@ -174,7 +190,7 @@ def _continue_rows(
             active, chosen, whole_mask = active[going], chosen[going], whole_mask[going]
             counts = None if counts is None else counts[going]
             streams = [streams[row] for row in going.tolist()]
-            kv_cache.keep_only(cache, going)
+            cache = kv_cache.keep_only(cache, going)
         mask = whole_mask[:, : n_prompt + i + 1]
         logits, cache = step(chosen, cache, mask, places[active])
     rows = zip(lengths.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)

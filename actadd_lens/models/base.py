@@ -25,9 +25,9 @@ else:
 Edit: TypeAlias = Callable[[Tensor], Tensor]
 """Takes the stream at a hook point, [batch, pos, d_model], and returns what replaces it."""
 
-Feature: TypeAlias = Literal["start at a layer", "share a prefill", "recurrent state"]
-"""What a model may support: passes that start at a layer; a prefill whose cache is repeated for
-several samples; a state that is carried along instead of keys and values."""
+Feature: TypeAlias = Literal["padding", "cache", "start at a layer"]
+"""What a model may support: batches padded on the left; a cache that continues a prompt as a whole
+pass would and whose rows can be selected; passes that start at a layer."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class Model(Protocol):
         Args:
             tokens: Token ids; those after the cached ones if there is a cache.
             mask: 1 for a real token, 0 for padding, over cached tokens and new ones; None where no
-                token is padding.
+                token is padding. On the left only where ``supports("padding")``.
             edits: What becomes of the stream, by hook point.
             read: Hook points whose stream is returned.
             keep: How many of the last columns have logits; 0 is all of them. None makes none, and
                 the pass may end at the deepest stream that is read.
-            start: Where a partial pass begins; only where ``supports("start at a layer")``.
+            start: Where a partial pass begins; only where ``supports("start at a layer", layer)``.
             cache: The cache to continue; it may be changed in place.
             use_cache: Whether the cache is returned. Always so where one is continued.
             gradients: Whether the result carries gradients.
         """
 
-    def supports(self, feature: Feature) -> bool:
-        """Whether the model has a feature."""
+    def supports(self, feature: Feature, layer: int | None = None) -> bool:
+        """Whether the model has a feature; passes that start, at this layer."""

@@ -1,27 +1,28 @@
-"""TransformerBridge: hook points, passes, and what a hook needs to know of the pass it is in.
+"""TransformerBridge: hook points, and passes with edits.
 
-Three habits of TransformerBridge make this file hard:
+Two habits of TransformerBridge make this file hard:
 
-* A hook sees a tensor and its hook point, never the attention mask or the cache of keys and values.
-  Both are read where every call path meets, at the wrapped Hugging Face model (``watched``).
-* A list of strings is padded on the right without any mask, as a causal model needs none. Its
-  padding is recognised one level up, where the strings are still there.
 * ``hook_resid_mid`` is the entry of the MLP branch, which the skip connection passes by: what is
   written there does not reach the stream (``injection_points``).
+* Hooks and training mode belong to the model, which all threads share. So a hook acts in the thread
+  that attached it alone, and one pass of this package runs at a time on each model (``turn``).
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from inspect import signature
+from functools import wraps
+from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from actadd_lens.errors import LayerError, PositionError, VectorError
+from actadd_lens.errors import LayerError, PromptError, VectorError
 from actadd_lens.models import kv_cache
 from actadd_lens.models.base import Bridge, Edit, Feature, Pass, Start
 
@@ -127,12 +128,41 @@ def attached(model: Bridge, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]
         for name, hook in hooks:
             point = point_of(model, name)
             _check_fires(model, point, name, hook)
-            added.append((point, point.add_hook(hook, is_permanent=True)))
+            added.append((point, point.add_hook(_of_this_thread(hook), is_permanent=True)))
         yield
     finally:
         for point, handle in added:
             handle.hook.remove()
             point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
+
+
+def _of_this_thread(hook: Hook) -> Hook:
+    """A hook that leaves the passes of other threads alone."""
+    here = threading.get_ident()
+
+    @wraps(hook)
+    def own(tensor: Tensor, hook: Any) -> Tensor | None:
+        return None if threading.get_ident() != here else callback(tensor, hook=hook)
+
+    callback = hook
+    own.thread = here  # type: ignore[attr-defined]
+    return own
+
+
+def is_of_another_thread(hook: Any) -> bool:
+    """Whether a hook was attached by this package in another thread."""
+    return getattr(hook, "thread", threading.get_ident()) != threading.get_ident()
+
+
+def turn(model: Bridge) -> AbstractContextManager[Any]:
+    """The lock of a model: held during each pass, so that threads take turns."""
+    with _lock:
+        found: AbstractContextManager[Any] = _locks.setdefault(model, threading.RLock())
+        return found
+
+
+_lock = threading.Lock()
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def _check_fires(model: Bridge, point: Any, name: str, hook: Hook) -> None:
@@ -161,17 +191,91 @@ def modules_of(*roots: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
+def hooked_points(model: Bridge) -> Iterator[str]:
+    """Hook points, or classes of modules, that a caller's forward hooks are attached to.
+
+    Those that this package has attached in another thread do not count: they do not act here.
+    """
+    for module in modules_of(model, model.original_model):
+        if not all(map(_is_internal, _forward_hooks(module))):
+            yield str(getattr(module, "name", None) or type(module).__name__)
+
+
+def _forward_hooks(module: nn.Module) -> Iterator[Any]:
+    """Callbacks on a module; for those on a hook point, what TransformerLens has wrapped."""
+    if not (module._forward_hooks or module._forward_pre_hooks):
+        return
+    yield from module._forward_pre_hooks.values()
+    if hasattr(module, "fwd_hooks"):
+        handles: Any = module.fwd_hooks
+        for handle in handles:
+            if not hasattr(handle, "user_hook"):
+                raise LayerError(
+                    f"this TransformerLens keeps no user_hook on {type(handle).__name__}: hooks of "
+                    "a caller cannot be seen; install transformer-lens>=4.3,<5"
+                )
+            yield handle.user_hook
+    else:
+        yield from module._forward_hooks.values()
+
+
+def _is_internal(hook: Any) -> bool:
+    """Whether a hook is one of those that the libraries leave behind, or acts in another thread."""
+    of_libraries = ("transformers.", "transformer_lens.")
+    return is_of_another_thread(hook) or str(getattr(hook, "__module__", "")).startswith(
+        of_libraries
+    )
+
+
 @contextmanager
-def eval_mode(model: Bridge) -> Iterator[None]:
-    """Without dropout, which draws from the global random state; each module's mode is restored."""
-    training = [m for m in modules_of(model, model.original_model) if m.training]
+def unhooked(model: Bridge) -> Iterator[None]:
+    """Without the hooks of a caller, which come back afterwards."""
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    hooked = [
+        (module, {name: vars(module)[name] for name in names})
+        for module in modules_of(model, model.original_model)
+        if not all(map(_is_internal, _forward_hooks(module)))
+    ]
     try:
-        for module in training:
-            module.training = False
+        for module, hooks in hooked:
+            vars(module).update({name: type(found)() for name, found in hooks.items()})
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, hooks in hooked:
+            vars(module).update(hooks)
+
+
+@contextmanager
+def eval_mode(model: Bridge) -> Iterator[None]:
+    """Without dropout, which draws from the global random state; each module's mode is restored.
+
+    Blocks may overlap, also in several threads: the mode is restored when the last one ends.
+    """
+    with turn(model):
+        mode = _modes.setdefault(model, _Mode())
+        mode.users += 1
+        for module in modules_of(model, model.original_model):
+            if module.training:
+                mode.training.append(module)
+                module.training = False
+    try:
+        yield
+    finally:
+        with turn(model):
+            mode.users -= 1
+            while mode.training and not mode.users:
+                mode.training.pop().training = True
+
+
+@dataclass
+class _Mode:
+    """Who needs a model in eval mode, and which of its modules were in training mode."""
+
+    users: int = 0
+    training: list[nn.Module] = field(default_factory=list)
+
+
+_modes: WeakKeyDictionary[Any, _Mode] = WeakKeyDictionary()
 
 
 class _AllRead(Exception):
@@ -273,6 +377,10 @@ class BridgeModel:
         """Where the model expects its tokens."""
         return torch.device(self.bridge.cfg.device or "cpu")
 
+    def check_point(self, name: str) -> None:
+        """Raise ``LayerError`` unless the model has the hook point."""
+        point_of(self.bridge, name)
+
     @property
     def has_processed_weights(self) -> bool:
         """Whether weights were folded or centred, so that the stream differs from the raw model's.
@@ -287,10 +395,27 @@ class BridgeModel:
         module: nn.Module = self.bridge.original_model
         return module
 
-    def supports(self, feature: Feature) -> bool:
-        """See ``base.Model``."""
-        recurrent = bool(getattr(self.module, "_is_stateful", False))
-        return {"share a prefill": not recurrent, "recurrent state": recurrent}.get(feature, False)
+    @property
+    def cache_name(self) -> str | None:
+        """What the model's forward pass calls its cache; None if it takes none that can be used."""
+        return kv_cache.name_for(type(self.module).forward)
+
+    @property
+    def drops_tokens(self) -> bool:
+        """Whether the last layers of a pass go on with the tokens alone whose logits are kept.
+
+        So do models whose last layers share keys and values (Gemma 4 in transformers 5.23).
+        """
+        config: Any = self.module.config
+        return getattr(config.get_text_config(), "num_kv_shared_layers", 0) > 0
+
+    def supports(self, feature: Feature, layer: int | None = None) -> bool:  # noqa: ARG002
+        """See ``base.Model``; found out by passes over a few tokens, once for each model."""
+        with turn(self.bridge):
+            if self.bridge not in _supported:
+                with eval_mode(self.bridge), unhooked(self.bridge):
+                    _supported[self.bridge] = _tried(self)
+        return feature in _supported[self.bridge]
 
     def run(
         self,
@@ -312,6 +437,44 @@ class BridgeModel:
         """
         if start is not None:
             raise LayerError(f"a pass of TransformerBridge cannot start at layer {start.layer}")
+        mask = self.usable_mask(mask, cache)
+        with turn(self.bridge):
+            return self._pass(tokens, mask, edits or {}, read, keep, cache, use_cache, gradients)
+
+    def usable_mask(
+        self, mask: Int[Tensor, "batch total"] | None, cache: Any
+    ) -> Int[Tensor, "batch total"] | None:
+        """The mask that a pass may be given: None where the model would misread it.
+
+        Padding on the right comes after all tokens, which never see it. Recurrent states alone have
+        left padding out already, and transformers 5.23 applies the mask of all columns to the one
+        new token of Mamba and FalconMamba.
+
+        Raises:
+            PromptError: The batch is padded on the left, and the model does not understand that.
+        """
+        if mask is None or (kv_cache.is_filled(cache) and kv_cache.length(cache) is None):
+            return None
+        if self.supports("padding"):
+            return mask
+        if bool((mask.diff(dim=1) > 0).any()):
+            raise PromptError(
+                f"{self.name} does not understand padding on the left: read prompts of equal "
+                "length together"
+            )
+        return None
+
+    def _pass(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        mask: Int[Tensor, "batch total"] | None,
+        edits: Mapping[str, Edit] = MappingProxyType({}),
+        read: Sequence[str] = (),
+        keep: int | None = 1,
+        cache: Any = None,
+        use_cache: bool = False,
+        gradients: bool = False,
+    ) -> Pass:
         streams: dict[str, Tensor] = {}
 
         def reader(name: str) -> Hook:
@@ -323,15 +486,18 @@ class BridgeModel:
 
             return store
 
-        hooks = [(name, as_hook(edit)) for name, edit in (edits or {}).items()]
+        hooks = [(name, as_hook(edit)) for name, edit in edits.items()]
         hooks += [(name, reader(name)) for name in read]
+        name, begins = self.cache_name, cache is None
+        if use_cache and begins and name == "cache_params":
+            cache = kv_cache.empty(self.module)  # the bridge returns past_key_values alone
         options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
         if cache is not None:
-            options["past_key_values"] = cache
+            options[str(name)] = cache
         returned = "logits_and_cache" if options["use_cache"] else "logits"
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
-            if cache is None:  # a decode step runs where a prefill has set the mode already
+            if begins:  # a decode step runs where a prefill has set the mode already
                 stack.enter_context(eval_mode(self.bridge))
             stack.enter_context(attached(self.bridge, hooks))
             try:
@@ -339,7 +505,7 @@ class BridgeModel:
                     tokens,
                     attention_mask=mask,
                     return_type=None if keep is None else returned,
-                    logits_to_keep=keep or 0,
+                    logits_to_keep=0 if self.drops_tokens else keep or 0,
                     **options,
                 )
             except _AllRead:
@@ -349,120 +515,56 @@ class BridgeModel:
             raise LayerError(f"{self.name} never reached the hook points {unread}")
         if keep is None:
             return Pass(None, streams)
-        logits, cache = output if options["use_cache"] else (output, None)
-        return Pass(logits, streams, cache)
+        logits, made = output if options["use_cache"] else (output, None)
+        return Pass(logits[:, -keep:], streams, cache if made is None else made)
 
 
-@dataclass(frozen=True)
-class Call:
-    """What a hook needs to know of the forward pass that it is called in."""
-
-    real: Bool[Tensor, "batch pos"] | None = None
-    """True for a real token, False for padding; None when every token is real."""
-
-    continues: bool = False
-    """Whether the tokens continue a filled key-value cache, so that none is of the prompt."""
+_supported: WeakKeyDictionary[Any, frozenset[Feature]] = WeakKeyDictionary()
 
 
-@contextmanager
-def watched(model: Bridge) -> Iterator[Callable[[], Call]]:
-    """Know of every forward pass inside the block what a hook cannot see.
-
-    Yields:
-        A function that tells of the pass it is called in.
-    """
-    watch = _watches.setdefault(model, _Watch(model))
-    watch.enter()
-    try:
-        yield lambda: watch.call
-    finally:
-        watch.leave()
-        if not watch.users:
-            del _watches[model]
+def trial_tokens(own: BridgeModel) -> Int[Tensor, "two pos"]:
+    """Two rows of five tokens, to try out what a model does."""
+    return torch.arange(10, device=own.device).reshape(2, 5) * (own.d_vocab // 11) + 1
 
 
-@dataclass(eq=False)
-class _Watch:
-    """One model's watch, shared by nested blocks so that the order they end in is free."""
-
-    model: Bridge
-    call: Call = Call()
-    users: int = 0
-    lengths: list[int] | None = None
-    plain: Callable[..., Any] = field(init=False)
-    replaced: Callable[..., Any] | None = None
-    handles: list[Any] = field(default_factory=list)
-
-    def enter(self) -> None:
-        if not self.users:
-            wrapped = self.model.original_model
-            self.handles = [
-                wrapped.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
-                wrapped.register_forward_hook(self._end, always_call=True),
-            ]
-            self.plain = self.model.forward
-            self.replaced = self.model.__dict__.get("forward")
-            self.model.__dict__["forward"] = self._forward
-        self.users += 1
-
-    def leave(self) -> None:
-        self.users -= 1
-        if not self.users:
-            del self.model.__dict__["forward"]
-            if self.replaced is not None:
-                self.model.__dict__["forward"] = self.replaced
-            for handle in self.handles:
-                handle.remove()
-
-    def _forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A002 - the bridge's name
-        """Stands in for the bridge's ``forward``, which pads a list of strings without a mask."""
-        if isinstance(input, list) and len(input) > 1:
-            given = signature(self.plain).bind(input, *args, **kwargs)
-            bos = given.arguments.get("prepend_bos")
-            self.lengths = [self.model.to_tokens(t, prepend_bos=bos).shape[1] for t in input]
-        try:
-            return self.plain(input, *args, **kwargs)
-        finally:
-            self.lengths = None
-
-    def _begin(
-        self,
-        module: Any,  # noqa: ARG002 - as torch calls it
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        if kv_cache.is_filled(kwargs.get("past_key_values")):
-            self.call = Call(continues=True)
-            return
-        tokens = args[0] if args else kwargs.get("input_ids")
-        shape = (kwargs["inputs_embeds"] if tokens is None else tokens).shape[:2]
-        self.call = Call(real=_real_tokens(kwargs.get("attention_mask"), self.lengths, shape))
-
-    def _end(self, *_: Any) -> None:
-        self.call = Call()
+def agree(own: BridgeModel, found: Tensor, expected: Tensor) -> bool:
+    """Whether two calculations of logits differ by rounding alone."""
+    found, expected = (x.float() - x.float().mean(dim=-1, keepdim=True) for x in (found, expected))
+    tolerance = 0.1 if own.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
 
 
-_watches: dict[Any, _Watch] = {}
+def _tried(own: BridgeModel) -> frozenset[Feature]:
+    """What a model supports, by comparison with whole passes over single rows."""
+    tokens = trial_tokens(own)
+    padded = torch.ones_like(tokens)
+    padded[0, :2] = 0
+    alone = [own._pass(row[None], None).last_logits for row in (tokens[0, 2:], *tokens)]
+    found: set[Feature] = set()
+    with suppress(Exception):  # foreign code: whatever it raises, the model lacks the feature
+        if agree(own, own._pass(tokens, padded).last_logits, torch.cat([alone[0], alone[2]])):
+            found.add("padding")
+    with suppress(Exception):
+        masks = [padded, None] if found else [None]
+        expected = [
+            torch.cat([alone[0] if mask is not None else alone[1], alone[2]]) for mask in masks
+        ]
+        if all(
+            agree(own, _continued(own, tokens, mask), logits)
+            for mask, logits in zip(masks, expected, strict=True)
+        ):
+            found.add("cache")
+    return frozenset(found)
 
 
-def _real_tokens(
-    mask: Any, lengths: list[int] | None, shape: torch.Size
-) -> Bool[Tensor, "batch pos"] | None:
-    if mask is not None:
-        check_mask(mask, shape)
-        real: Tensor = mask.bool()
-        return real
-    if lengths is not None:
-        return torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
-    return None
-
-
-def check_mask(mask: Any, shape: torch.Size) -> None:
-    """Raise ``PositionError`` unless ``mask`` tells which tokens of [batch, pos] are real."""
-    if isinstance(mask, Tensor) and mask.shape == shape:
-        return
-    described = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-    raise PositionError(
-        f"attention mask {described} does not say which of {tuple(shape)} tokens are padding: "
-        "pass one of zeros and ones, [batch, pos]"
-    )
+def _continued(own: BridgeModel, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits after the last token, two of them after a cache whose rows were exchanged twice."""
+    swap = torch.tensor([1, 0], device=tokens.device)
+    first = None if mask is None else mask[:, :3]
+    cache = kv_cache.selected(own._pass(tokens[:, :3], first, use_cache=True).cache, swap)
+    for n in (4, 5):
+        needs_none = mask is None or kv_cache.length(cache) is None
+        so_far = None if needs_none else mask[swap, :n]  # type: ignore[index]
+        run = own._pass(tokens[swap, n - 1 : n], so_far, cache=cache, use_cache=True)
+        cache = run.cache
+    return run.last_logits[swap]

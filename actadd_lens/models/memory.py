@@ -109,6 +109,7 @@ def batches(
     batch_size: int | None = None,
     *,
     similar: bool = True,
+    equal: bool = False,
 ) -> Iterator[list[int]]:
     """Indices of sequences to read together, shortest first.
 
@@ -117,15 +118,18 @@ def batches(
         at_once: How many sequences of a length may be read together.
         batch_size: Sequences at once, whatever their lengths, in place of ``at_once``.
         similar: Whether no sequence may be a fifth longer than another, so that little is padded.
+        equal: Whether all must have the same length, for a model that does not support padding.
 
     >>> list(batches([9, 2, 3], lambda n_tokens: 2))
     [[1, 2], [0]]
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        alike = not similar or not batch or lengths[index] <= 1.2 * lengths[batch[0]] + 4
+        shortest = lengths[batch[0]] if batch else lengths[index]
+        alike = not similar or lengths[index] <= 1.2 * shortest + 4
         fits = len(batch) < at_once(lengths[index]) and alike
-        if batch and (len(batch) == batch_size or (batch_size is None and not fits)):
+        full = len(batch) == batch_size or (batch_size is None and not fits)
+        if batch and (full or (equal and lengths[index] != shortest)):
             yield batch
             batch = []
         batch.append(index)

@@ -22,8 +22,9 @@ attention) it derives as ever, which makes this exact on every architecture that
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,9 @@ from torch import Tensor, nn
 
 from actadd_lens.errors import LayerError
 from actadd_lens.models import bridge as bridged
+from actadd_lens.models import kv_cache
 from actadd_lens.models.base import Bridge, Edit, Feature, Model, Pass, Start
+from actadd_lens.models.bridge import BridgeModel
 
 _log = logging.getLogger("actadd_lens")
 
@@ -55,16 +58,43 @@ class PlainModel:
     """The transformer blocks, lowest first."""
     n_returned: int | None
     """Items in the tuple that a block returns; None where it returns the stream alone."""
+    starts: dict[int, bool]
+    """Whether a pass that starts at a layer gives what a whole pass gives, as far as known."""
 
     @property
     def dtype(self) -> torch.dtype:
         """Of parameters and stream."""
         return next(self.module.parameters()).dtype
 
-    def supports(self, feature: Feature) -> bool:
-        """See ``base.Model``."""
-        own = bridged.BridgeModel(self.bridge)
-        return feature == "start at a layer" or own.supports(feature)
+    def supports(self, feature: Feature, layer: int | None = None) -> bool:
+        """See ``base.Model``; a layer is compared with a whole pass when it is first asked for."""
+        if feature != "start at a layer" or layer is None:
+            return feature == "start at a layer" or BridgeModel(self.bridge).supports(feature)
+        if layer not in self.starts:
+            with bridged.turn(self.bridge):
+                self.starts[layer] = self._reproduces(layer)
+        return self.starts[layer]
+
+    def _reproduces(self, layer: int) -> bool:
+        """Whether a pass that starts at ``layer`` gives the logits of a whole one."""
+        own, name = BridgeModel(self.bridge), bridged.hook_point(layer)
+        tokens = bridged.trial_tokens(own)
+        whole = self.run(tokens, None, read=[name])
+        try:
+            part = self.run(tokens, None, start=Start(layer, whole.streams[name]))
+        except Exception as error:  # foreign code: blocks that need what others leave behind
+            self._log_whole(layer, f"it raises {type(error).__name__}")
+            return False
+        assert whole.logits is not None
+        assert part.logits is not None
+        if not bridged.agree(own, part.logits, whole.logits):
+            self._log_whole(layer, "its logits differ")
+            return False
+        return True
+
+    def _log_whole(self, layer: int, reason: str) -> None:
+        name = BridgeModel(self.bridge).name
+        _log.info("%s: passes from layer %d on run whole: %s", name, layer, reason)
 
     def run(
         self,
@@ -101,22 +131,26 @@ class PlainModel:
             given = start.stream.to(self.dtype)
             chosen[bridged.hook_point(start.layer)] = lambda _: given
         chosen |= {name: reading(name, chosen.get(name)) for name in read}
+        own = BridgeModel(self.bridge)
         options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
         if cache is not None:
-            options["past_key_values"] = cache
+            options[str(own.cache_name)] = cache
+        mask = own.usable_mask(mask, cache)
         if mask is not None:
             options["attention_mask"] = mask
             if self.takes_positions:
                 positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
                 options["position_ids"] = positions[:, -tokens.shape[1] :]
         with (
+            bridged.turn(self.bridge),
             torch.set_grad_enabled(gradients),
             self._skipped(0 if start is None else start.layer),
             self._edited(chosen),
         ):
-            output = self.module(tokens, logits_to_keep=1 if keep is None else keep, **options)
-        logits = None if keep is None else output.logits
-        return Pass(logits, streams, output.past_key_values if options["use_cache"] else None)
+            kept = 0 if own.drops_tokens else 1 if keep is None else keep
+            output = self.module(tokens, logits_to_keep=kept, **options)
+        logits = None if keep is None else output.logits[:, -keep:]
+        return Pass(logits, streams, kv_cache.cache_in(output) if options["use_cache"] else None)
 
     @contextmanager
     def _skipped(self, layer: int) -> Iterator[None]:
@@ -135,31 +169,108 @@ class PlainModel:
             for block in below:
                 block.__dict__.pop("forward", None)
 
-    @contextmanager
-    def _edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+    def _edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
         """Change the streams that enter blocks in the passes inside."""
+        chosen = []
+        for name, edit in edits.items():
+            layer = bridged.entered_layer(self.bridge, name)
+            if layer is None:
+                raise LayerError(f"{name!r} is not the stream that enters a block")
+            chosen.append((layer, edit))
+        return entering(self.blocks, chosen)
 
-        def entering(edit: Edit) -> Callable[..., Any]:
-            def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
-                if args:
-                    return (edit(args[0]), *args[1:]), kwargs
-                return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
 
-            return enter
+def is_bare(model: Any) -> bool:
+    """Whether it is a model of transformers, and no TransformerBridge."""
+    return isinstance(model, nn.Module) and not hasattr(model, "original_model")
 
-        handles = []
+
+@dataclass(frozen=True)
+class BareModel:
+    """A Hugging Face model of a caller that no bridge wraps, as far as steering needs it."""
+
+    name: str
+    d_model: int
+    blocks: tuple[nn.Module, ...]
+    """The transformer blocks, lowest first."""
+
+    @classmethod
+    def of(cls, module: Any) -> "BareModel":
+        """Read a causal model's configuration; ``LayerError`` where its blocks are not found."""
         try:
-            for name, edit in edits.items():
-                layer = bridged.entered_layer(self.bridge, name)
-                if layer is None:
-                    raise LayerError(f"{name!r} is not the stream that enters a block")
-                block = self.blocks[layer]
-                hook = entering(edit)
-                handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+            config = module.config.get_text_config()
+            blocks = tuple(blocks_of(module, int(config.num_hidden_layers)))
+            return cls(type(module).__name__, int(config.hidden_size), blocks)
+        except (AttributeError, StopIteration) as error:
+            raise LayerError(
+                f"no transformer blocks found in a {type(module).__name__}: load the model with "
+                "load_model, and steer the bridge"
+            ) from error
+
+    def entered(self, name: str) -> int:
+        """Index of the block that the stream at a hook point enters; see ``entering``.
+
+        Raises:
+            LayerError: There is no such layer, or the point is not the stream between blocks.
+        """
+        layer, n_layers = bridged.layer_of(name), len(self.blocks)
+        after = name == bridged.hook_point(layer, "resid_post")
+        if layer >= n_layers:
+            raise LayerError(
+                f"layer {layer} is out of range: {self.name} has {n_layers} layers, "
+                f"0 to {n_layers - 1}"
+            )
+        if not after and name != bridged.hook_point(layer):
+            raise LayerError(
+                f"{name} is not known of a bare {self.name}: steer at hook_resid_pre or "
+                "hook_resid_post, or load the model with load_model"
+            )
+        return layer + after
+
+    check_point = entered
+
+
+@contextmanager
+def entering(blocks: Sequence[nn.Module], edits: Sequence[tuple[int, Edit]]) -> Iterator[None]:
+    """Change the streams that enter blocks in the passes of this thread inside.
+
+    Args:
+        blocks: The transformer blocks, lowest first.
+        edits: Index of a block, and what becomes of the stream that enters it; the number of blocks
+            stands for the stream that leaves the last one. Edits of one stream act in this order.
+    """
+    here = threading.get_ident()
+
+    def before(edit: Edit) -> Callable[..., Any]:
+        def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
+            if threading.get_ident() != here:
+                return None
+            if args:
+                return (edit(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+        return enter
+
+    def after(edit: Edit) -> Callable[..., Any]:
+        def leave(_: nn.Module, __: Any, output: Any) -> Any:
+            if threading.get_ident() != here:
+                return None
+            return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+
+        return leave
+
+    handles = []
+    try:
+        for layer, edit in edits:
+            if layer < len(blocks):
+                hook = blocks[layer].register_forward_pre_hook(before(edit), with_kwargs=True)
+            else:
+                hook = blocks[-1].register_forward_hook(after(edit))
+            handles.append(hook)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def fast_model(model: Bridge, points: Iterable[str] = ()) -> Model:
@@ -175,7 +286,7 @@ def fast_model(model: Bridge, points: Iterable[str] = ()) -> Model:
     """
     plain = shared_model(model)
     if plain is None or any(bridged.entered_layer(model, name) is None for name in points):
-        return bridged.BridgeModel(model)
+        return BridgeModel(model)
     return plain
 
 
@@ -186,40 +297,34 @@ def shared_model(model: Bridge) -> PlainModel | None:
     continues text as the bridge does; why not is logged once. It is kept as long as the bridge
     lives and its tensors are the same. The bridge is expected in eval mode.
     """
-    hooked = sorted(set(hooked_points(model)))
+    hooked = sorted(set(bridged.hooked_points(model)))
     if hooked:
         _log_once(model, f"hooks are attached to {', '.join(hooked)}", logging.INFO)
         return None
-    known = _known.get(model)
-    if known is None or known.fingerprint != _fingerprint(model, known.copies):
-        built = _build(model)
-        copies = frozenset() if isinstance(built, str) else _copies(model, built)
-        if isinstance(built, str):
-            _log_once(model, built)
-        parts = None if isinstance(built, str) else tuple(vars(built).values())[1:]
-        known = _known[model] = _Known(parts, copies, _fingerprint(model, copies))
-    return None if known.parts is None else PlainModel(model, *known.parts)
+    with bridged.turn(model):
+        known = _known.get(model)
+        if known is None or known.fingerprint != _fingerprint(model, known.copies):
+            built = _build(model)
+            copies = frozenset() if isinstance(built, str) else _copies(model, built)
+            if isinstance(built, str):
+                _log_once(model, built)
+            parts = {} if isinstance(built, str) else {**vars(built), "bridge": None}
+            known = _known[model] = _Known(parts, copies, _fingerprint(model, copies))
+    return PlainModel(**{**known.parts, "bridge": model}) if known.parts else None
 
 
 def _log_once(model: Bridge, reason: str, level: int = logging.WARNING) -> None:
     said = _logged.setdefault(model, set())
     if reason not in said:
         said.add(reason)
-        name = bridged.BridgeModel(model).name
+        name = BridgeModel(model).name
         _log.log(level, "%s runs without its fast path, on the bridge alone: %s", name, reason)
-
-
-def hooked_points(model: Bridge) -> Iterator[str]:
-    """Hook points, or classes of modules, that a caller's forward hooks are attached to."""
-    for module in bridged.modules_of(model, model.original_model):
-        if not all(_is_internal(hook) for hook in _forward_hooks(module)):
-            yield str(getattr(module, "name", None) or type(module).__name__)
 
 
 @dataclass(frozen=True)
 class _Known:
-    parts: tuple[Any, ...] | None
-    """Fields of the plain model; it would itself keep the bridge alive."""
+    parts: Mapping[str, Any]
+    """Fields of the plain model, but for the bridge, which it would keep alive; empty for none."""
     copies: frozenset[int]
     """Identities of tensors that may stand for the same weight; the bridge reads some of them."""
     fingerprint: tuple[Any, ...]
@@ -227,29 +332,6 @@ class _Known:
 
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 _logged: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-
-
-def _forward_hooks(module: nn.Module) -> Iterator[Any]:
-    """Callbacks on a module; for those on a hook point, what TransformerLens has wrapped."""
-    if not (module._forward_hooks or module._forward_pre_hooks):
-        return
-    yield from module._forward_pre_hooks.values()
-    if hasattr(module, "fwd_hooks"):
-        handles: Any = module.fwd_hooks
-        for handle in handles:
-            if not hasattr(handle, "user_hook"):
-                raise LayerError(
-                    f"this TransformerLens keeps no user_hook on {type(handle).__name__}: hooks of "
-                    "a caller cannot be seen; install transformer-lens>=4.3,<5"
-                )
-            yield handle.user_hook
-    else:
-        yield from module._forward_hooks.values()
-
-
-def _is_internal(hook: Any) -> bool:
-    """Whether a hook is one of those that the libraries leave behind, and that change nothing."""
-    return str(getattr(hook, "__module__", "")).startswith(("transformers.", "transformer_lens."))
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -311,10 +393,11 @@ def _build(model: Bridge) -> PlainModel | str:
 
     try:
         module = _rebuilt(model.original_model)
-        blocks = tuple(blocks_of(module, bridged.BridgeModel(model).n_layers))
+        blocks = tuple(blocks_of(module, BridgeModel(model).n_layers))
         returned: list[Any] = []
         handle = blocks[0].register_forward_hook(lambda *call: returned.append(call[-1]))
-        plain = PlainModel(model, module, accepts_mask_derived_position_ids(module), blocks, None)
+        positions = accepts_mask_derived_position_ids(module)
+        plain = PlainModel(model, module, positions, blocks, None, {})
         difference = _difference(model, plain)
         handle.remove()
     except Exception as error:
@@ -322,7 +405,7 @@ def _build(model: Bridge) -> PlainModel | str:
     half = plain.dtype in (torch.float16, torch.bfloat16)
     tolerance = 0.1 if half else 1e-3
     if difference <= tolerance:
-        n_returned = len(returned[0]) if isinstance(returned[0], tuple) else None
+        n_returned = len(returned[0]) if isinstance(returned[0], (tuple, list)) else None
         return replace(plain, n_returned=n_returned)
     return f"rebuilt, its logits differ by {difference:.2g} of the largest"
 
@@ -356,15 +439,24 @@ def blocks_of(module: nn.Module, n_layers: int) -> nn.ModuleList:
 
 
 def _difference(model: Bridge, plain: PlainModel) -> float:
-    """How far bridge and plain model are apart after a cached, left-padded batch, as a share."""
-    own = bridged.BridgeModel(model)
-    tokens = torch.arange(10, device=own.device).reshape(2, 5) * (own.d_vocab // 11) + 1
-    mask = torch.ones_like(tokens)
-    mask[0, :2] = 0
+    """How far bridge and plain model are apart, as a share.
 
-    def continued(runner: bridged.BridgeModel | PlainModel) -> Tensor:
-        cache = own.run(tokens[:, :4], mask[:, :4], keep=1, use_cache=True).cache
-        logits = runner.run(tokens[:, 4:], mask, cache=cache, keep=1).last_logits
+    After a cached, left-padded batch; without cache or padding where the model does not support it.
+    """
+    own = BridgeModel(model)
+    tokens = bridged.trial_tokens(own)
+    mask: Tensor | None = None
+    if own.supports("padding"):
+        mask = torch.ones_like(tokens)
+        mask[0, :2] = 0
+
+    def continued(runner: Model) -> Tensor:
+        if own.supports("cache"):
+            part = None if mask is None else mask[:, :4]
+            cache = own.run(tokens[:, :4], part, keep=1, use_cache=True).cache
+            logits = runner.run(tokens[:, 4:], mask, cache=cache, keep=1).last_logits
+        else:
+            logits = runner.run(tokens, mask, keep=1).last_logits
         return logits - logits.mean(dim=-1, keepdim=True)
 
     expected = continued(own)

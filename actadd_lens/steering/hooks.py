@@ -8,8 +8,8 @@ a batch may be steered by something else;
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from actadd_lens.errors import VectorError
+from actadd_lens.errors import PositionError, VectorError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
-from actadd_lens.models.bridge import BridgeModel, Call, Hook
+from actadd_lens.models.bridge import BridgeModel, Hook
+from actadd_lens.models.plain import BareModel, entering, is_bare
+from actadd_lens.models.watch import Call, check_mask, watched
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import (
     Intervention,
@@ -42,6 +44,10 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
         VectorError: Not an intervention, or one of another width.
         LayerError: A layer or hook point that the model does not have.
     """
+    return _fitting(BridgeModel(model), steering)
+
+
+def _fitting(own: BridgeModel | BareModel, steering: Steering) -> tuple[Intervention, ...]:
     if steering is None:
         return ()
     given: tuple[Any, ...] = (steering,)
@@ -58,11 +64,11 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
                 f"cannot steer with a {_named(item)}: give SteeringVectors, "
                 "e.g. SteeringVector(rows, 'blocks.6.hook_resid_pre'), or other interventions"
             )
-        bridge.point_of(model, item.hook_point)
+        own.check_point(item.hook_point)
         for condition in conditions_of([item]):
-            bridge.point_of(model, condition.condition.hook_point)
+            own.check_point(condition.condition.hook_point)
         positions.check_rows(item.position, n_rows(item))
-        own, widths = BridgeModel(model), [getattr(item, "d_model", None)]
+        widths = [getattr(item, "d_model", None)]
         widths += [getattr(found.condition, "d_model", None) for found in conditions_of([item])]
         for width in widths:
             if width is not None and width != own.d_model:
@@ -87,7 +93,7 @@ def tokens_edited(
     real: Bool[Tensor, "batch pos"],
     prompts: Sequence[int] | None = None,
 ) -> list[Bool[Tensor, "batch pos"]]:
-    """Which tokens of a batch of prompts each intervention edits.
+    """Which tokens of a batch of whole prompts each intervention edits.
 
     Args:
         interventions: At any hook points.
@@ -149,19 +155,68 @@ def prompt_edits(
         items = as_interventions(model, steerings[rows[0]])
         for item in conditions_of(items):
             holds.setdefault(id(item), torch.zeros(len(mask), dtype=torch.bool))
-        for name, edit in _edits(model, items, partial(_given, mask[rows].bool()), holds, rows):
+        call_of = partial(_given, Call(real=mask[rows].bool()))
+        for name, edit in _edits(model, items, call_of, holds, rows):
             points.setdefault(name, []).append(_of_rows(rows, len(mask), edit))
     return PromptEdits({name: _chained(edits) for name, edits in points.items()}, holds)
 
 
-def _given(real: Bool[Tensor, "row pos"], _: Tensor) -> Bool[Tensor, "row pos"]:
-    return real
+def _tokens_of_call(
+    items: Sequence[Intervention],
+    call: Call,
+    shape: torch.Size,
+    rows: Sequence[int] | None,
+) -> Iterator[tuple[Intervention, Bool[Tensor, "row pos"]]]:
+    """Interventions, and which tokens of a pass each edits.
+
+    Where a prompt is read in parts, rows of a vector may belong to tokens of an earlier part: what
+    is left of the vector is given then.
+    """
+    for item in items:
+        plan, at = positions.parse(item.position), torch.zeros(shape, dtype=torch.bool)
+        if call.generated is True:
+            if plan.steers_generated:
+                yield item, ~at
+            continue
+        assert call.real is not None
+        index = positions.row_index(plan, call.real, n_rows(item), rows, call.turn)
+        at = index != positions.NO_ROW
+        if plan.steers_generated and isinstance(call.generated, Tensor):
+            at = at | call.generated.to(at.device)
+        if call.turn is None or plan.one_row_only or n_rows(item) == 1:
+            yield item, at
+            continue
+        first = index.where(at, n_rows(item)).amin(dim=1)
+        for row in sorted(set(first.tolist()) - {n_rows(item)}):
+            if row and not hasattr(item, "rows"):
+                raise PositionError(
+                    f"the {n_rows(item)} tokens that {type(item).__name__} edits at "
+                    f"{plan.position!r} are not all in one pass: read the prompt in one"
+                )
+            rest = item if not row else replace(item, rows=item.rows[row:])  # type: ignore[attr-defined, type-var]
+            yield rest, at & (first == row)[:, None]
+
+
+def _check_judged_once(item: When, call: Call, at: Bool[Tensor, "row pos"]) -> None:
+    """A condition that averages over a prompt needs all of it in one pass."""
+    turn = call.turn
+    if turn is None or not positions.parse(item.condition.position).one_row_only:
+        return
+    if bool((at.sum(dim=1).cpu() != turn.end - turn.start).any()):
+        raise PositionError(
+            f"a condition at {item.condition.position!r} averages over the prompt, which is read "
+            "in parts: read it in one pass, or judge it at one token, e.g. at 'back'"
+        )
+
+
+def _given(call: Call, _: Tensor) -> Call:
+    return call
 
 
 def _edits(
-    model: Bridge,
+    model: Bridge | BareModel,
     interventions: Sequence[Intervention],
-    real_of: Callable[[Tensor], Bool[Tensor, "row pos"] | None],
+    call_of: Callable[[Tensor], Call],
     holds: dict[int, Bool[Tensor, "batch"]],
     rows: Sequence[int] | None = None,
 ) -> list[tuple[str, Edit]]:
@@ -170,7 +225,7 @@ def _edits(
     Args:
         model: Any TransformerBridge.
         interventions: Fit for the model.
-        real_of: Which tokens of the stream at hand are real; None in a decode step.
+        call_of: What is known of the pass that a stream is of; ``real`` is None in a decode step.
         holds: Whether conditions hold for each prompt: filled in prompt passes, used in all.
         rows: Indices of the rows in the batch, all of them by default.
     """
@@ -179,14 +234,19 @@ def _edits(
         plan = positions.parse(item.condition.position)
 
         def edit(stream: Tensor) -> Tensor:
-            real = real_of(stream)
-            if real is not None:
-                at = positions.row_index(plan, real, 1, rows) != positions.NO_ROW
-                found = item.condition.holds(stream, at.to(stream.device)).cpu()
-                if rows is None:
-                    holds[id(item)] = found
-                else:
-                    holds[id(item)][rows] = found
+            call = call_of(stream)
+            if call.real is not None:
+                at = positions.row_index(plan, call.real, 1, rows, call.turn) != positions.NO_ROW
+                _check_judged_once(item, call, at)
+                if bool(at.any()):
+                    found = item.condition.holds(stream, at.to(stream.device)).cpu()
+                    before = holds.get(id(item))
+                    if rows is not None:
+                        holds[id(item)][rows] = found
+                    elif call.turn is None or before is None or len(before) != len(found):
+                        holds[id(item)] = found
+                    else:  # a prompt that is read in parts
+                        holds[id(item)] = torch.where(at.any(dim=1).cpu(), found, before)
             return stream
 
         return edit
@@ -204,16 +264,13 @@ def _edits(
 
     def edit_at(items: Sequence[Intervention]) -> Edit:
         def edit(stream: Tensor) -> Tensor:
-            real, chosen = real_of(stream), items
-            if real is None:
-                chosen = [i for i in items if positions.parse(i.position).steers_generated]
-                at = [torch.ones(stream.shape[:2], dtype=torch.bool) for _ in chosen]
-            else:
-                at = tokens_edited(items, real.to(stream.device), rows)
-            for place, item in enumerate(chosen):
-                at[place] = at[place].to(stream.device)
+            chosen, at = [], []
+            for item, tokens in _tokens_of_call(items, call_of(stream), stream.shape[:2], rows):
+                tokens = tokens.to(stream.device)
                 if isinstance(item, When):
-                    at[place] = at[place] & holding(item, len(stream)).to(stream.device)[:, None]
+                    tokens = tokens & holding(item, len(stream)).to(stream.device)[:, None]
+                chosen.append(item)
+                at.append(tokens)
             return applied(stream, chosen, at) if chosen else stream
 
         return edit
@@ -224,7 +281,7 @@ def _edits(
 
 
 def _placed(
-    model: Bridge,
+    model: Bridge | BareModel,
     interventions: Sequence[Intervention],
     edit_at: Callable[[Sequence[Intervention]], Edit],
 ) -> tuple[list[tuple[str, Edit]], list[tuple[str, Edit]]]:
@@ -239,7 +296,8 @@ def _placed(
         by_point.setdefault(item.hook_point, []).append(item)
     own, carried = [], []
     for name, items in by_point.items():
-        first, *others = bridge.injection_points(model, name)
+        points = (name,) if isinstance(model, BareModel) else bridge.injection_points(model, name)
+        first, *others = points
         edit = again = edit_at(items)
         if others and not all(item.additive for item in items):
             edit, again = _carried(edit)
@@ -363,24 +421,46 @@ def decode_edits(
     return DecodeEdits(sums, {name: found for name, found in others.items() if found})
 
 
+def joined_edits(
+    prompt: Mapping[str, Edit], generated: Mapping[str, Edit], n_prompt: int
+) -> dict[str, Edit]:
+    """Edits of a pass over prompts of ``n_prompt`` columns and the tokens generated after them."""
+
+    def edit_of(name: str) -> Edit:
+        def edit(stream: Tensor) -> Tensor:
+            parts = stream[:, :n_prompt], stream[:, n_prompt:]
+            edits = prompt.get(name), generated.get(name)
+            pairs = zip(edits, parts, strict=True)
+            return torch.cat([part if edit is None else edit(part) for edit, part in pairs], dim=1)
+
+        return edit
+
+    return {name: edit_of(name) for name in {**prompt, **generated}}
+
+
 @contextmanager
 def steer(model: Bridge, steering: Steering) -> Iterator[None]:
-    """Steer every forward pass and cached generation inside the block.
+    """Steer every forward pass and cached generation of this thread inside the block.
 
     Steering contexts nest and add up. On exit, also by an exception, the model is as it was, the
     caller's own hooks included. Padding is taken from the attention mask, or from the strings when
-    the bridge pads them itself; a tensor of tokens without a mask has no padding. Generation must
-    use its cache of keys and values, as is the default, so that generated tokens are distinguished
-    from the prompt's.
+    the bridge pads them itself; a tensor of tokens without a mask has no padding.
+
+    A pass on a filled cache is a decode step if it has one token, and a chat's next turn if it has
+    several. "front" and integers from 0 on count from the first token of the whole context; the
+    other positions mean the tokens of this turn. Inside ``generate`` the whole prompt is one turn,
+    also where it is read in chunks.
 
     Args:
-        model: Any TransformerBridge.
+        model: Any TransformerBridge; or a causal model of transformers, which is steered at
+            hook_resid_pre and hook_resid_post.
         steering: A vector or another intervention, several, or None. Vectors of one hook point add
             up; other interventions are applied after the sum, in the order given.
 
     Raises:
         VectorError, LayerError: The intervention does not fit the model.
-        PositionError: From a pass inside the block, if it does not fit on a prompt.
+        PositionError: From a pass inside the block, if it does not fit on a prompt, or if a cache
+            does not tell where the tokens are in the context.
 
     >>> model = load_model("testbed")
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
@@ -390,11 +470,19 @@ def steer(model: Bridge, steering: Steering) -> Iterator[None]:
     >>> torch.equal(clean, steered), torch.equal(clean, model("I hate you"))
     (False, True)
     """
-    interventions = as_interventions(model, steering)
-    with (
-        bridge.watched(model) as current,
-        bridge.attached(model, _call_hooks(model, interventions, current)),
-    ):
+    with ExitStack() as stack:
+        if is_bare(model):
+            bare = BareModel.of(model)
+            given = _fitting(bare, steering)
+            current = stack.enter_context(watched(model))
+            edits = _call_edits(bare, given, current)
+            at = [(bare.entered(name), edit) for name, edit in edits]
+            stack.enter_context(entering(bare.blocks, at))
+        else:
+            given = as_interventions(model, steering)
+            current = stack.enter_context(watched(model))
+            hooks = [(name, _checked(edit)) for name, edit in _call_edits(model, given, current)]
+            stack.enter_context(bridge.attached(model, hooks))
         yield
 
 
@@ -420,26 +508,28 @@ def fwd_hooks(
     >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
     """
     call = Call(real=None if attention_mask is None else attention_mask.bool())
-    return _call_hooks(model, as_interventions(model, steering), lambda: call)
-
-
-def _call_hooks(
-    model: Bridge, interventions: Sequence[Intervention], current: Callable[[], Call]
-) -> list[tuple[str, Hook]]:
-    """Hooks that steer passes of a caller, whose shape is known when they run."""
-
-    def real_of(stream: Tensor) -> Bool[Tensor, "batch pos"] | None:
-        call = current()
-        if call.continues:
-            return None
-        real = call.real
-        if real is None:
-            real = torch.ones(stream.shape[:2], dtype=torch.bool)
-        bridge.check_mask(real, stream.shape[:2])
-        return real.cpu()
-
-    edits = _edits(model, interventions, real_of, {})
+    edits = _call_edits(model, as_interventions(model, steering), lambda: call)
     return [(name, _checked(edit)) for name, edit in edits]
+
+
+def _call_edits(
+    model: Bridge | BareModel, interventions: Sequence[Intervention], current: Callable[[], Call]
+) -> list[tuple[str, Edit]]:
+    """Edits that steer passes of a caller, whose shape is known when they run."""
+
+    def call_of(stream: Tensor) -> Call:
+        call, shape = current(), stream.shape[:2]
+        if call.generated is True:
+            return call
+        real = None if call.real is None else call.real.cpu()
+        call = replace(call, real=real)
+        if call.n_tokens is not None and shape[1] < call.n_tokens:
+            return call.of_last(call.n_tokens, shape)
+        real = torch.ones(shape, dtype=torch.bool) if real is None else real
+        check_mask(real, shape)
+        return replace(call, real=real)
+
+    return _edits(model, interventions, call_of, {})
 
 
 def _checked(edit: Edit) -> Hook:

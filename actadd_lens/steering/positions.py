@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from actadd_lens.errors import PositionError
+from actadd_lens.models.watch import Turn
 
 ANCHORS = ("front", "middle", "back")
 SPREADS = ("prompt", "generated", "all")
@@ -34,6 +35,11 @@ class Plan:
     def one_row_only(self) -> bool:
         """Whether the one row goes to many tokens, instead of row i to the i-th from a start."""
         return self.position in SPREADS
+
+    @property
+    def from_front(self) -> bool:
+        """Whether it counts from the first token of the context, whatever was read before."""
+        return self.position == "front" or (isinstance(self.position, int) and self.position >= 0)
 
     @property
     def steers_generated(self) -> bool:
@@ -103,6 +109,7 @@ def row_index(
     real: Bool[Tensor, "batch pos"],
     n_rows: int,
     prompts: Sequence[int] | None = None,
+    turn: Turn | None = None,
 ) -> Int[Tensor, "batch pos"]:
     """Which row lands on which token of a batch of prompts; ``NO_ROW`` where none does.
 
@@ -111,18 +118,30 @@ def row_index(
         real: True for a real token, False for padding, wherever it is.
         n_rows: Number of rows of the vector.
         prompts: Index of each prompt, for the message of an error; 0, 1, ... by default.
+        turn: Where the tokens are in the whole context, if a cache holds some before them.
 
     Raises:
-        PositionError: The rows do not fit on one of the prompts.
+        PositionError: The rows do not fit on one of the prompts, or it is not known where they are.
     """
     if plan.position == "generated":
         return torch.full_like(real, NO_ROW, dtype=torch.long)
     if plan.one_row_only:
         return real.long() - 1
-    lengths = real.sum(dim=1)
+    lengths, before = real.sum(dim=1), torch.zeros_like(real[:, 0], dtype=torch.long)
+    first = before
+    if turn is not None:
+        before, first, end = (x.to(real.device) for x in (turn.before, turn.start, turn.end))
+        lengths = end if plan.from_front else end - first
+        if plan.from_front and not turn.known:
+            raise PositionError(
+                f"position {plan.position!r} counts from the first token, and the cache does not "
+                "say how many it holds: pass the attention_mask of all tokens, or use 'back'"
+            )
     starts = plan.starts(lengths, n_rows)
     _check_fit(plan, lengths, starts, n_rows, prompts)
-    index = real.cumsum(dim=1) - 1 - starts[:, None]
+    if not plan.from_front:
+        starts = starts + first
+    index = before[:, None] + real.cumsum(dim=1) - 1 - starts[:, None]
     return index.where(real & (index >= 0) & (index < n_rows), NO_ROW)
 
 

@@ -91,7 +91,8 @@ def readings(
         return
     model = fast_model(work.model)
     lengths = [len(ids) for ids in work.tokens[0]]
-    for prompts in batches(lengths, work.budget.sequences, similar=False):
+    equal = not BridgeModel(work.model).supports("padding")
+    for prompts in batches(lengths, work.budget.sequences, similar=False, equal=equal):
         wanted = [r for r in range(len(work.runs)) if any((r, p) in pending for p in prompts)]
         if not wanted:
             continue
@@ -136,10 +137,10 @@ def groups(work: Work, model: Model, wanted: Sequence[int], at_once: int) -> Ite
 def _own_start(work: Work, model: Model, run: Run) -> str | None:
     """The hook point whose clean stream a pass of the run can start from, if any."""
     point = own_point(run.steering)
-    possible = model.supports("start at a layer") and not conditions_of(run.steering)
-    if point is None or not possible or entered_layer(work.model, point) is None:
+    layer = None if point is None else entered_layer(work.model, point)
+    if layer is None or conditions_of(run.steering):
         return None
-    return point
+    return point if model.supports("start at a layer", layer) else None
 
 
 def group_pass(

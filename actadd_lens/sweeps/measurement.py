@@ -14,9 +14,8 @@ from actadd_lens.generation.completions import check_room
 from actadd_lens.generation.sampling import Sampling
 from actadd_lens.metrics.registry import Metric, lookup
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.bridge import BridgeModel, hooked_points
 from actadd_lens.models.memory import Budget, budget
-from actadd_lens.models.plain import hooked_points
 from actadd_lens.models.tokens import as_texts, tokenize
 from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.sweeps.configurations import Configuration, Run
