@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import architectures
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -49,6 +50,24 @@ ARCHITECTURES = (
 QUICK = ("gpt2", "llama")
 """Learned and rotary positions, with and without biases: the default tier needs no others."""
 
+BEYOND = (
+    "gemma3",
+    "gemma4",
+    "qwen3-next",
+    "qwen3.5",
+    "lfm2",
+    "falcon-h1",
+    "jamba",
+    "bamba",
+    "zamba2",
+    "granite-hybrid",
+    "mamba",
+    "mamba2",
+    "recurrent-gemma",
+    "openai-gpt",
+)
+"""Those of ``architectures.py``: other caches than one of keys and values, or none."""
+
 PARALLEL = ("gpt-j", "gpt-neox")
 """Attention and MLP read the same stream: there is none between them."""
 
@@ -61,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the other architectures are slow, wherever they stand."""
     for item in items:
         architecture = getattr(getattr(item, "callspec", None), "params", {}).get("architecture")
-        if architecture in ARCHITECTURES and architecture not in QUICK:
+        if architecture in (*ARCHITECTURES, *BEYOND) and architecture not in (*QUICK, "mamba"):
             item.add_marker(pytest.mark.slow)
 
 
@@ -172,7 +191,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     def directory(architecture: str) -> Path:
         place = root / architecture
         if not place.exists():
-            make_checkpoint(architecture, place)
+            if architecture in BEYOND:
+                architectures.save(architecture, make_tokenizer(own_bos=True), place)
+            else:
+                make_checkpoint(architecture, place)
         return place
 
     return directory

@@ -16,14 +16,13 @@ BLOCKS = {
     "gpt-neo": "transformer.h",
     "gpt-j": "transformer.h",
     "gpt-neox": "gpt_neox.layers",
-    "llama": "model.layers",
     "opt": "model.decoder.layers",
-    "qwen2": "model.layers",
-    "qwen3": "model.layers",
-    "mistral": "model.layers",
-    "gemma2": "model.layers",
     "bloom": "transformer.h",
+    "mamba": "backbone.layers",
+    "mamba2": "backbone.layers",
+    "openai-gpt": "transformer.h",
 }
+"""All others have model.layers."""
 
 # The module of a block whose output is what the attention, or the MLP, adds to the stream.
 ATTENTION = {
@@ -63,7 +62,7 @@ def start_of(position: int | str, n_tokens: int, n_rows: int) -> int:
 
 def module_of(hf: Any, architecture: str, layer: int, site: str) -> Any:
     """The Hugging Face module at whose input (resid_pre) or output (else) a site is."""
-    block = hf.get_submodule(f"{BLOCKS[architecture]}.{layer}")
+    block = hf.get_submodule(f"{BLOCKS.get(architecture, 'model.layers')}.{layer}")
     if site in ("resid_pre", "resid_post"):
         return block
     if site == "mlp_out":
