@@ -267,7 +267,7 @@ def _edits(
             chosen, at = [], []
             for item, tokens in _tokens_of_call(items, call_of(stream), stream.shape[:2], rows):
                 tokens = tokens.to(stream.device)
-                if isinstance(item, When):
+                if isinstance(item, When) and bool(tokens.any()):
                     tokens = tokens & holding(item, len(stream)).to(stream.device)[:, None]
                 chosen.append(item)
                 at.append(tokens)
