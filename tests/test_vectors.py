@@ -147,19 +147,39 @@ def test_provenance_tells_the_steps():
     v = al.SteeringVector(torch.ones(2, 4), POINT, provenance={"kind": "by hand"})
     made = (3 * v.with_rows([1]) - v).collapse("mean").at("all")
     assert made.provenance == {
-        "kind": "by hand",
-        "steps": [
-            {"with_rows": [1]},
-            {"scale": 3.0},
-            {"subtract": {"kind": "by hand"}},
-            {"collapse": "mean"},
-            {"at": "all"},
+        "kind": "sum",
+        "terms": [
+            {"coefficient": 3.0, "of": {"kind": "by hand", "steps": [{"with_rows": [1]}]}},
+            {"coefficient": -1.0, "of": {"kind": "by hand"}},
         ],
+        "steps": [{"collapse": "mean"}, {"at": "all"}],
     }
+    assert (v + 2 * v - v / 2).provenance == {"kind": "by hand", "steps": [{"scale": 2.5}]}
     told = {"kind": "by hand", "list": [1]}
     private = al.SteeringVector(torch.ones(1, 4), POINT, provenance=told)
     told["list"].append(2)
     assert private.provenance["list"] == [1]
+
+
+def test_provenance_stays_small_over_a_long_chain(tmp_path):
+    v, w = (al.SteeringVector(torch.ones(2, 4), POINT, provenance={"kind": k}) for k in "vw")
+    mean = v
+    for _ in range(1000):
+        mean = mean + 0.1 * (w - mean)
+    coefficients = [term["coefficient"] for term in mean.provenance["terms"]]
+    assert coefficients == pytest.approx([0.9**1000, 1 - 0.9**1000])
+    doubled = v.with_rows([0]) + w
+    for _ in range(50):
+        doubled = (doubled + doubled.at("back").at("front")) / 2
+    doubled.save(tmp_path / "v.safetensors")
+    assert (tmp_path / "v.safetensors").stat().st_size < 100_000
+
+
+def test_vectors_can_be_summed():
+    v, w = (al.SteeringVector(torch.full((2, 4), x), POINT) for x in (1.0, 2.0))
+    assert sum([v, w]) == v + w
+    with pytest.raises(TypeError):
+        1 + v
 
 
 def test_two_caches_of_the_caller_make_a_vector(model):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
@@ -56,15 +57,74 @@ def steps_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
+def with_step(provenance: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
+    """A provenance after one more step; scales, and positions, in a row become one.
+
+    >>> with_step({"kind": "mine", "steps": [{"scale": 2.0}]}, {"scale": 3.0})
+    {'kind': 'mine', 'steps': [{'scale': 6.0}]}
+    """
+    steps, step = steps_of(provenance), dict(step)
+    if "scale" in step and steps and "scale" in steps[-1]:
+        step = {"scale": steps[-1]["scale"] * step["scale"]}
+        steps = steps[:-1]
+    if "at" in step and steps and "at" in steps[-1]:
+        steps = steps[:-1]
+    return {**provenance, "steps": [*steps, step]}
+
+
+def summed(a: Mapping[str, Any], b: Mapping[str, Any], sign: float) -> dict[str, Any]:
+    """The provenance of a + sign * b: a linear combination of different origins.
+
+    Equal origins become one term, and a sum of sums that is long is told by a hash, so that it
+    stays small however long a chain is.
+
+    >>> summed({"kind": "v"}, {"kind": "w"}, -1)["terms"]
+    [{'coefficient': 1.0, 'of': {'kind': 'v'}}, {'coefficient': -1.0, 'of': {'kind': 'w'}}]
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for provenance, factor in ((a, 1.0), (b, sign)):
+        for term in _terms_of(provenance):
+            key, origin = json.dumps(term["of"], sort_keys=True), term["of"]
+            if len(key) > _LONG:
+                origin = {"kind": label_of(origin), "sha256": sha256(key.encode()).hexdigest()}
+            known = found.setdefault(key, {"coefficient": 0.0, "of": origin})
+            known["coefficient"] += factor * term["coefficient"]
+    terms = [*found.values()]
+    if len(terms) == 1:
+        return with_step(terms[0]["of"], {"scale": terms[0]["coefficient"]})
+    shared = {k: v for k, v in a.items() if k in _OF_MODEL and b.get(k) == v}
+    return {"kind": "sum", "terms": terms, **shared}
+
+
+_LONG = 10_000
+"""Characters of an origin within a sum."""
+_OF_MODEL = ("model", "dtype", "processed_weights", "versions")
+
+
+def _terms_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A provenance as a linear combination: the terms of a sum, or one term."""
+    steps, factor = steps_of(provenance), 1.0
+    if steps and "scale" in steps[-1]:
+        factor = float(steps.pop()["scale"])
+    terms = provenance.get("terms")
+    if provenance.get("kind") == "sum" and isinstance(terms, list) and not steps:
+        return [{**term, "coefficient": factor * term["coefficient"]} for term in terms]
+    origin = {k: v for k, v in provenance.items() if k != "steps"}
+    return [{"coefficient": factor, "of": {**origin, "steps": steps} if steps else origin}]
+
+
 def label_of(provenance: Mapping[str, Any]) -> str:
     """What a vector is called: its contrast pair or prompt, if it was made of one.
 
     >>> label_of({"kind": "pair", "positive": "Love", "negative": "Hate"})
     "'Love' - 'Hate'"
     """
-    kind = provenance.get("kind", "vector")
-    named = {"pair": ["positive", "negative"], "prompt": ["prompt"]}
-    names = named.get(kind, []) if isinstance(kind, str) else []
+    kind, terms = provenance.get("kind", "vector"), provenance.get("terms")
+    if kind == "sum" and isinstance(terms, list) and terms:
+        named = [f"{term['coefficient']:g} x ({label_of(term['of'])})" for term in terms[:3]]
+        return " + ".join(named) + (f" + {len(terms) - 3} more" if len(terms) > 3 else "")
+    parts = {"pair": ["positive", "negative"], "prompt": ["prompt"]}
+    names = parts.get(kind, []) if isinstance(kind, str) else []
     if not names or any(name not in provenance for name in names):
         return str(kind)
     return " - ".join(repr(provenance[name]) for name in names)

@@ -6,7 +6,7 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 from os import PathLike
@@ -37,7 +37,14 @@ from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.interventions import Steering, add
 from actadd_lens.vectors import activations, files
 from actadd_lens.vectors.pair import ContrastPair, as_pair
-from actadd_lens.vectors.provenance import as_json, described, source, steps_of, texts_of_rows
+from actadd_lens.vectors.provenance import (
+    as_json,
+    described,
+    source,
+    summed,
+    texts_of_rows,
+    with_step,
+)
 
 
 @runtime_checkable
@@ -389,10 +396,14 @@ class SteeringVector:
         return self * -1.0
 
     def __add__(self, other: "SteeringVector") -> "SteeringVector":
-        return self._combine(other, "add", torch.add)
+        return self._combine(other, "add", 1.0)
+
+    def __radd__(self, other: object) -> "SteeringVector":
+        """So that ``sum([v, w])`` works, which begins with 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __sub__(self, other: "SteeringVector") -> "SteeringVector":
-        return self._combine(other, "subtract", torch.sub)
+        return self._combine(other, "subtract", -1.0)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SteeringVector):
@@ -428,9 +439,7 @@ class SteeringVector:
             display.table(["row", *names, "norm", ""], rows),
         )
 
-    def _combine(
-        self, other: "SteeringVector", name: str, operation: Callable[[Tensor, Tensor], Tensor]
-    ) -> "SteeringVector":
+    def _combine(self, other: "SteeringVector", name: str, sign: float) -> "SteeringVector":
         if not isinstance(other, SteeringVector):
             return NotImplemented
         for what in ("hook_point", "position"):
@@ -447,11 +456,11 @@ class SteeringVector:
             )
         length = max(len(self.rows), len(other.rows))
         mine, theirs = (pad(v.rows, (0, 0, 0, length - len(v.rows))) for v in (self, other))
-        return self._step({name: other.provenance}, rows=operation(mine, theirs))
+        origin = summed(self.provenance, other.provenance, sign)
+        return replace(self, rows=mine + sign * theirs, provenance=origin)
 
     def _step(self, step: Mapping[str, Any], **changes: Any) -> "SteeringVector":
-        steps = [*steps_of(self.provenance), step]
-        return replace(self, **changes, provenance={**self.provenance, "steps": steps})
+        return replace(self, **changes, provenance=with_step(self.provenance, step))
 
 
 def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
