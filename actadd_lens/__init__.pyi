@@ -69,13 +69,13 @@ from .vectors.activations import activations as activations
 from .vectors.extraction import extract as extract
 from .vectors.extraction import mean_difference as mean_difference
 from .vectors.extraction import mean_differences as mean_differences
-from .vectors.norms import cosines as cosines
-from .vectors.norms import dose as dose
-from .vectors.norms import residual_norms as residual_norms
+from .vectors.geometry import Separability as Separability
+from .vectors.geometry import cosines as cosines
+from .vectors.geometry import dose as dose
+from .vectors.geometry import residual_norms as residual_norms
+from .vectors.geometry import separability as separability
+from .vectors.geometry import split_half as split_half
 from .vectors.pair import ContrastPair as ContrastPair
-from .vectors.similarity import Separability as Separability
-from .vectors.similarity import separability as separability
-from .vectors.similarity import split_half as split_half
 from .vectors.vector import SteeringVector as SteeringVector
 
 __version__: str

@@ -20,7 +20,7 @@ from actadd_lens.models.load import load_model
 from actadd_lens.steering.placement import placement
 from actadd_lens.steering.positions import ANCHORS, SPREADS
 from actadd_lens.vectors.extraction import extract
-from actadd_lens.vectors.norms import dose
+from actadd_lens.vectors.geometry import dose
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import described
 from actadd_lens.vectors.vector import SteeringVector

@@ -13,7 +13,7 @@ from oracle import start_of, stream
 import actadd_lens as al
 from actadd_lens.models import bridge as forward
 from actadd_lens.models.tokens import tokenize
-from actadd_lens.vectors.norms import cosines, dose, residual_norms
+from actadd_lens.vectors.geometry import cosines, dose, residual_norms
 
 PROMPTS = ["I love you and you hate me", "She talks", "The wedding was on a sunny day in May"]
 

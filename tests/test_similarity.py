@@ -12,9 +12,8 @@ from oracle import stream
 
 import actadd_lens as al
 from actadd_lens.models.tokens import encode, tokenize
-from actadd_lens.vectors import activations as caches
-from actadd_lens.vectors import similarity as separation
-from actadd_lens.vectors.similarity import separability, split_half
+from actadd_lens.vectors import activations
+from actadd_lens.vectors.geometry import separability, split_half
 
 PAIRS = [
     ("I love you", "I hate you"),
@@ -68,14 +67,12 @@ def test_pairs_of_one_direction_agree(neo):
 
 def test_splits_are_keyed_by_the_seed_and_read_the_model_once(neo, monkeypatch):
     passes = []
-    plain = caches.prompt_streams
-    monkeypatch.setattr(
-        separation.activations, "prompt_streams", lambda *args: passes.append(args) or plain(*args)
-    )
+    plain = activations.capture
+    monkeypatch.setattr(activations, "capture", lambda *args: passes.append(args) or plain(*args))
     found = [split_half(neo, PAIRS, 1, splits=20, seed=seed) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     # Three calls read every prompt once, however many splits they draw.
-    assert sum(len(tokens) for _, tokens, _ in passes) == 3 * 2 * len(PAIRS)
+    assert sum(len(tokens) for _, tokens, *_ in passes) == 3 * 2 * len(PAIRS)
 
 
 def test_halves_without_a_difference_have_no_agreement(neo):

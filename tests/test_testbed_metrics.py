@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import actadd_lens as al
 from actadd_lens import testbed
 from actadd_lens.testbed.corpus import Corpus
-from actadd_lens.testbed.lexicon import TOPICS, VALUES
+from actadd_lens.testbed.grammar import TOPICS, VALUES
 
 seeds = st.integers(0, 2**32)
 latents = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in VALUES.items()})

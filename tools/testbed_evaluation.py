@@ -32,8 +32,7 @@ from actadd_lens.models.load import load_model
 from actadd_lens.models.tokens import encode
 from actadd_lens.statistics import Interval, cluster_mean, mean, proportion
 from actadd_lens.testbed.corpus import Corpus
-from actadd_lens.testbed.grammar import parses, sentences
-from actadd_lens.testbed.lexicon import LEXICON, VALUES
+from actadd_lens.testbed.grammar import LEXICON, VALUES, parses, sentences
 from actadd_lens.testbed.oracle import Split, facts, prompts
 from actadd_lens.testbed.tasks import CHECKPOINT, REVERSED, TASKS, Task
 from actadd_lens.vectors.extraction import extract

@@ -28,6 +28,27 @@ BOS = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
+class TrainingCorpus(Corpus):
+    """Documents as rows to train on. The fields are probabilities."""
+
+    fragment: float = 0.1  # rows that open in the middle of a sentence
+    continued: float = 0.15  # rows that open in lower case after a space
+    stray_space: float = 0.05  # rows that open with a stray space
+
+    def row(self, rng: random.Random, n: int) -> str:
+        """Text of a row: a document, sometimes cut in front or led by spaces."""
+        text = self.document(rng, n)
+        if rng.random() < self.fragment:
+            words = text.split(" ")
+            text = " " + " ".join(words[rng.randrange(1, max(2, len(words) // 3)) :])
+        elif rng.random() < self.continued:
+            text = " " + text[0].lower() + text[1:]
+        if rng.random() < self.stray_space:
+            text = " " + text
+        return text
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that determines the weights, the thread count apart."""
 
@@ -47,7 +68,7 @@ class Recipe:
     learning_rate: float = 3e-3  # AdamW: embeddings, norms, biases
     muon_rate: float = 0.02  # Muon: the blocks' matrices
     warmup: int = 100
-    corpus: Corpus = field(default_factory=Corpus)
+    corpus: TrainingCorpus = field(default_factory=TrainingCorpus)
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -77,7 +98,9 @@ def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def rows(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, seed: int) -> Iterator[list[int]]:
+def rows(
+    tokenizer: PreTrainedTokenizerFast, corpus: TrainingCorpus, seed: int
+) -> Iterator[list[int]]:
     """Endless token rows, BOS first, never shorter than the context."""
     rng = random.Random(seed)
     context = tokenizer.model_max_length

@@ -6,6 +6,7 @@ classifiers are applied in batches and read by label.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import takewhile
@@ -134,7 +135,11 @@ class Relevance:
         if not texts:
             return [float("nan")] * len(pairs)
         row = {text: index for index, text in enumerate(texts)}
-        unit = _embed(encoder, texts)
+        with torch.no_grad():
+            unit = encoder.encode(
+                texts, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+            )
+        unit = unit.float().cpu().clone()
         return [
             float(unit[row[prompt]] @ unit[row[text]])
             if prompt in row and text in row
@@ -174,22 +179,21 @@ class Fluency:
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """One perplexity per completion."""
-        if not completions:
-            return []
-        rows, n_given = [], []
+        rows, n_given = {}, {}
         for index, completion in enumerate(completions):
             prompt = encode(self.judge, completion.prompt)
             row = encode(self.judge, completion.prompt + completion.text)
             check_context(self.judge, len(row), f"completion {index}, with its prompt,")
-            rows.append(row)
-            n_given.append(_n_shared(prompt, row))
-        written = [i for i, row in enumerate(rows) if len(row) > n_given[i]]
-        perplexities = [math.nan] * len(rows)
-        if written:
-            read = sequence_logprobs(self.judge, [rows[i] for i in written])
-            for i, logprobs in zip(written, read, strict=True):
+            shared = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, row, strict=False))
+            n_shared = sum(1 for _ in shared)
+            if len(row) > n_shared:
+                rows[index], n_given[index] = row, n_shared
+        perplexities = [math.nan] * len(completions)
+        if rows:
+            read = sequence_logprobs(self.judge, list(rows.values()))
+            for index, logprobs in zip(rows, read, strict=True):
                 # The log-prob at k is of token k + 1: from the last given token on they count.
-                perplexities[i] = (-logprobs[n_given[i] - 1 :].mean()).exp().item()
+                perplexities[index] = (-logprobs[n_given[index] - 1 :].mean()).exp().item()
         return perplexities
 
 
@@ -202,54 +206,41 @@ class Classifier:
     model: Any
     tokenizer: Any
 
-    @property
-    def labels(self) -> list[str]:
-        """Its labels, in the order of its outputs."""
-        names = self.model.config.id2label
-        return [str(names[index]) for index in range(len(names))]
-
     def probability(self, texts: Sequence[str], label: str, blank: float) -> list[float]:
-        """P(label) of each text, in [0, 1].
+        """P(label) of each text, in [0, 1]; ``blank`` for one that is empty or white space.
 
         Texts beyond the model's length are truncated. The probability is a softmax over the
         labels; for one label, or labels that do not exclude each other, it is a sigmoid.
-
-        Args:
-            texts: Any number of texts.
-            label: One of the model's, in upper or lower case.
-            blank: The value of a text that is empty or nothing but white space.
 
         Raises:
             MetricError: The model has no such label, or scores that are no probabilities.
         """
         column = self._column(label)
+        written = [index for index, text in enumerate(texts) if text.strip()]
+        written.sort(key=lambda index: len(texts[index]))  # those of like length together
+        pads = self.tokenizer.pad_token_id, self.model.config.pad_token_id
+        size = 1 if None in pads else _BATCH  # what cannot pad reads one text at a time
         scores = dict.fromkeys(range(len(texts)), blank)
-        for batch in self._batches(texts):
+        for start in range(0, len(written), size):
+            batch = written[start : start + size]
             found = self._probabilities([texts[index] for index in batch])[:, column]
             scores.update(zip(batch, found.tolist(), strict=True))
         return list(scores.values())
 
     def _column(self, label: str) -> int:
-        if self.model.config.problem_type == "regression":
+        config = self.model.config
+        if config.problem_type == "regression":
             raise MetricError(
                 f"{self.source} is a regression model and has no P({label}): choose a classifier"
             )
-        lower = [name.lower() for name in self.labels]
+        labels = [str(config.id2label[index]) for index in range(len(config.id2label))]
+        lower = [name.lower() for name in labels]
         if label.lower() not in lower:
             raise MetricError(
-                f"{self.source} has no label {label!r}: choose one of {', '.join(self.labels)} "
+                f"{self.source} has no label {label!r}: choose one of {', '.join(labels)} "
                 "with label="
             )
         return lower.index(label.lower())
-
-    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Indices of the texts that are not blank, those of like length together."""
-        written = [index for index, text in enumerate(texts) if text.strip()]
-        written.sort(key=lambda index: len(texts[index]))
-        pads = self.tokenizer.pad_token_id, self.model.config.pad_token_id
-        size = 1 if None in pads else _BATCH  # what cannot pad reads one text at a time
-        for start in range(0, len(written), size):
-            yield written[start : start + size]
 
     def _probabilities(self, texts: list[str]) -> Float[Tensor, "text label"]:
         longest = max_tokens(self.model, self.tokenizer)
@@ -271,15 +262,9 @@ class Classifier:
 def max_tokens(model: Any, tokenizer: Any) -> int | None:
     """Tokens of the longest text that a classifier reads; None where there is no limit."""
     # RoBERTa's family counts positions from the one after padding, so it reads fewer than it has.
-    skipped = max(
-        (
-            table.padding_idx + 1
-            for name, table in model.named_modules()
-            if name.endswith("position_embeddings")
-            and getattr(table, "padding_idx", None) is not None
-        ),
-        default=0,
-    )
+    tables = [part for name, part in model.named_modules() if name.endswith("position_embeddings")]
+    padding = [getattr(table, "padding_idx", None) for table in tables]
+    skipped = max((index + 1 for index in padding if index is not None), default=0)
     n_positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT + skipped
     limit = min(tokenizer.model_max_length, n_positions - skipped)
     return None if limit >= _NO_LIMIT else int(limit)
@@ -287,38 +272,26 @@ def max_tokens(model: Any, tokenizer: Any) -> int | None:
 
 @lru_cache(maxsize=4)
 def load_classifier(name: str) -> Classifier:
-    """Load a classifier, or give the one already loaded, in float32 and on the accelerator if any.
-
-    Args:
-        name: A directory in the Hugging Face format, read offline, or a name on the hub.
+    """A classifier in float32, on the accelerator if any, loaded once.
 
     Raises:
-        ModelLoadError: What was tried, and what to do; also for a model whose classifying head
-            would be random.
+        ModelLoadError: It cannot be loaded, or its classifying head would be random.
     """
     import transformers
 
-    options = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
-    try:
+    with _loading("a text classifier", name) as options:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
-        with torch.random.fork_rng(devices=[]):  # missing weights would be drawn from it
-            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, **options
-            )
-    except Exception as error:  # whatever is wrong inside, the caller asked for a classifier
-        raise load_error("a text classifier", name, error) from error
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **options
+        )
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"]))
         raise ModelLoadError(
             f"{name} is not a text classifier: it has no weights for {missing}, which would be "
             "random; give a model that was trained for text classification"
         )
-    return Classifier(name, model.eval().to(_accelerator()), tokenizer)
-
-
-def _accelerator() -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return Classifier(name, model.eval().to(there or "cpu"), tokenizer)
 
 
 @cache
@@ -328,50 +301,28 @@ def _vader() -> Any:
     return SentimentIntensityAnalyzer()
 
 
-def _embed(encoder: Any, texts: list[str]) -> Float[Tensor, "text width"]:
-    """Embeddings of norm 1."""
-    with torch.no_grad():
-        embeddings: Tensor = encoder.encode(
-            texts, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
-        )
-    return embeddings.float().cpu().clone()
-
-
 @lru_cache(maxsize=4)
 def _load_encoder(name: str) -> Any:
     library = require("sentence_transformers", "relevance", "Relevance")
-    options = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+    with _loading("a sentence-embedding model", name) as options:
+        return library.SentenceTransformer(name, **options)
+
+
+@contextmanager
+def _loading(what: str, name: str) -> Iterator[dict[str, bool]]:
+    """Options for loading a model; whatever goes wrong is raised as a ``ModelLoadError``."""
+    local = Path(name).is_dir()
     try:
         with torch.random.fork_rng(devices=[]):  # missing weights would be drawn from it
-            return library.SentenceTransformer(name, **options)
+            yield {"trust_remote_code": False, "local_files_only": local}
     except Exception as error:  # whatever is wrong inside, the caller asked for a model
-        raise load_error("a sentence-embedding model", name, error) from error
-
-
-def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return sum(1 for _ in same)
-
-
-def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
-    """The error of a model that could not be loaded: what was tried, and what to do.
-
-    Args:
-        what: What kind of model it should have been.
-        name: The directory or hub name that was tried.
-        error: Whatever went wrong.
-
-    >>> load_error("a text classifier", "no/such", OSError("not found"))
-    ModelLoadError("cannot load a text classifier from 'no/such' (OSError: not found). ...")
-    """
-    lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    if Path(name).is_dir():
-        return ModelLoadError(f"cannot load {what} in {name}: {reason}")
-    return ModelLoadError(
-        f"cannot load {what} from {name!r} ({reason}). It is not a directory here, so the Hugging "
-        "Face hub was asked: check the spelling, the network (HF_HUB_OFFLINE must not be set "
-        "unless the model is cached) and, for gated models, HF_TOKEN; or download it and give its "
-        "directory"
-    )
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        if local:
+            raise ModelLoadError(f"cannot load {what} in {name}: {reason}") from error
+        raise ModelLoadError(
+            f"cannot load {what} from {name!r} ({reason}). It is not a directory here, so the "
+            "Hugging Face hub was asked: check the spelling, the network (HF_HUB_OFFLINE must not "
+            "be set unless the model is cached) and, for gated models, HF_TOKEN; or download it "
+            "and give its directory"
+        ) from error

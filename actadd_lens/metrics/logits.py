@@ -92,7 +92,7 @@ class KL(LogitMetric):
 
     @override
     def values(self, clean: Rows, steered: Rows) -> Values:
-        return _total(kl_terms(steered, clean))
+        return kl_terms(steered, clean).sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class ReverseKL(LogitMetric):
 
     @override
     def values(self, clean: Rows, steered: Rows) -> Values:
-        return _total(kl_terms(clean, steered))
+        return kl_terms(clean, steered).sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class RelativeKL(LogitMetric):
     @override
     def values(self, clean: Rows, steered: Rows) -> Values:
         entropy = _entropy(clean)
-        ratio = _total(kl_terms(steered, clean)) / entropy
+        ratio = kl_terms(steered, clean).sum(dim=-1) / entropy
         return torch.where(entropy > 0, ratio, torch.full_like(ratio, math.nan))
 
 
@@ -156,7 +156,7 @@ class TotalVariation(LogitMetric):
 
     @override
     def values(self, clean: Rows, steered: Rows) -> Values:
-        return _total((steered.exp() - clean.exp()).abs()) / 2
+        return (steered.exp() - clean.exp()).abs().sum(dim=-1) / 2
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,13 @@ class _OfTokens(LogitMetric):
         Raises:
             MetricError: A string is not one token of the model.
         """
-        ids = [_token_id(model, token) for token in self.members]
+        try:
+            ids = [
+                token if isinstance(token, int) else single_token(model, token, "token")
+                for token in self.members
+            ]
+        except PromptError as error:
+            raise MetricError(str(error)) from error
         return replace(self, tokens=tuple(ids))
 
     def _mask(self, like: Rows) -> Bool[Tensor, "vocab"]:
@@ -295,8 +301,8 @@ class Disruption(_OfTokens):
     @override
     def values(self, clean: Rows, steered: Rows) -> Values:
         members = self._mask(steered)
-        within = (_conditional_kl(clean, steered, part) for part in (members, ~members))
-        return torch.stack(list(within)).sum(dim=0)
+        inside = _conditional_kl(clean, steered, members)
+        return inside + _conditional_kl(clean, steered, ~members)
 
 
 kl = register("kl")(KL())
@@ -306,12 +312,8 @@ relative_kl = register("relative_kl")(RelativeKL())
 total_variation = register("total_variation")(TotalVariation())
 
 
-def _total(terms: Rows) -> Values:
-    return terms.sum(dim=-1)
-
-
 def _entropy(logprobs: Rows) -> Values:
-    return -_total(torch.where(logprobs == -math.inf, 0.0, logprobs.exp() * logprobs))
+    return -torch.where(logprobs == -math.inf, 0.0, logprobs.exp() * logprobs).sum(dim=-1)
 
 
 def _mass(logprobs: Rows, members: Bool[Tensor, "vocab"]) -> Values:
@@ -324,15 +326,6 @@ def _conditional_kl(clean: Rows, steered: Rows, part: Bool[Tensor, "vocab"]) -> 
     before, after = _mass(clean, part), _mass(steered, part)
     q = steered[:, part] - after[:, None]
     p = clean[:, part] - before[:, None].where(before[:, None] > -math.inf, 0.0)
-    within = _total(kl_terms(q, p))
+    within = kl_terms(q, p).sum(dim=-1)
     divergence = torch.where(within == math.inf, within, after.exp() * within)
     return torch.where(after == -math.inf, torch.zeros_like(after), divergence)
-
-
-def _token_id(model: Bridge, token: Token) -> int:
-    if isinstance(token, int):
-        return token
-    try:
-        return single_token(model, token, "token")
-    except PromptError as error:
-        raise MetricError(str(error)) from error

@@ -9,17 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import (
-    Any,
-    Final,
-    Literal,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    cast,
-    get_args,
-    runtime_checkable,
-)
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
@@ -57,16 +47,8 @@ class Metric(Protocol):
 
 
 @runtime_checkable
-class CompletionMetric(Protocol):
-    """A metric of generated text: completions in, one float for each out."""
-
-    @property
-    def name(self) -> str:
-        """What its column or row is called."""
-
-    @property
-    def kind(self) -> Kind:
-        """ "completions"."""
+class CompletionMetric(Metric, Protocol):
+    """A metric of generated text, of kind "completions": one float for each completion."""
 
     def __call__(self, completions: Sequence[Completion]) -> Sequence[float]:
         """One value per completion, NaN where it is undefined; no completions give no values."""
@@ -159,7 +141,14 @@ def lookup(metric: object) -> Metric:
     if isinstance(metric, str):
         _load_built_in()
         if metric not in _registered:
-            raise MetricError(_unknown(metric))
+            close = [
+                m for name in (metric, metric.lower()) for m in get_close_matches(name, _registered)
+            ]
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise MetricError(
+                f"unknown metric {metric!r}: {hint}The registered ones are {_names()}; others are "
+                "made by hand, e.g. metrics.WordCount(['love'])"
+            )
         found = _registered[metric]
         found = found() if isinstance(found, type) else found
     if isinstance(found, type):
@@ -173,7 +162,8 @@ def lookup(metric: object) -> Metric:
             f"its name is {name!r}; give a callable whose .name is a string, or one of {_names()}"
         )
     _check_kind(found)
-    return cast(Metric, found)
+    made: Metric = found
+    return made
 
 
 def _check_kind(metric: Any) -> None:
@@ -192,15 +182,6 @@ def _check_kind(metric: Any) -> None:
 def _load_built_in() -> None:
     for file in iter_modules([str(Path(__file__).parent)]):
         import_module(f"{__package__}.{file.name}")
-
-
-def _unknown(name: str) -> str:
-    close = [match for n in (name, name.lower()) for match in get_close_matches(n, _registered)]
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return (
-        f"unknown metric {name!r}: {hint}The registered ones are {_names()}; others are made by "
-        "hand, e.g. metrics.WordCount(['love'])"
-    )
 
 
 def _names() -> str:

@@ -126,8 +126,7 @@ def score_texts(
     if model is not None:
         summary = ratio_summary(computed.assign(**labels), by=by)
         summary = summary.rename(columns={"ratio": "metric"})
-        summary["metric"] = "perplexity_ratio"
-        summaries.append(summary)
+        summaries.append(summary.assign(metric="perplexity_ratio"))
     if not summaries:
         raise MetricError("nothing to score by: give metrics, or a model and a vector")
     whole = pd.concat([frame, computed.drop(columns="prompt_index")], axis=1)

@@ -29,12 +29,35 @@ WEDDING_WORDS: Final = (
 )
 """The words by which Turner et al. (2308.10248) tell that a completion is about weddings."""
 
-
 _UNIT: Final = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class WordCount:
+class _OfWords:
+    """A metric of whole words."""
+
+    words: Sequence[str]
+    """Stored as a tuple."""
+    name: str
+    kind: ClassVar[Kind] = "completions"
+    case: bool = False
+    """Whether upper and lower case differ."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.words, str):
+            raise MetricError(
+                f"words is the string {self.words!r}: give a list of words, [{self.words!r}]"
+            )
+        if not self.words:
+            raise MetricError("the list of words is empty: give at least one")
+        for index, word in enumerate(self.words):
+            if not word.strip():
+                raise MetricError(f"word {index} is {word!r}: give it letters")
+        object.__setattr__(self, "words", tuple(self.words))
+
+
+@dataclass(frozen=True)
+class WordCount(_OfWords):
     """How often a completion has one of some words: a number from 0, also for an empty text.
 
     Only whole words count: "wed" is neither in "wedding" nor in "we'd", but "bride" is in
@@ -51,15 +74,7 @@ class WordCount:
     [2.0]
     """
 
-    words: Sequence[str]
-    """Stored as a tuple."""
     name: str = "word_count"
-    kind: ClassVar[Kind] = "completions"
-    case: bool = False
-    """Whether upper and lower case differ."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "words", _checked(self.words))
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """One count per completion."""
@@ -68,7 +83,7 @@ class WordCount:
 
 
 @dataclass(frozen=True)
-class ContainsAny:
+class ContainsAny(_OfWords):
     """Whether a completion has any of some words: 1.0 or 0.0, as ``WordCount`` finds them.
 
     Raises:
@@ -79,16 +94,8 @@ class ContainsAny:
     [1.0]
     """
 
-    words: Sequence[str]
-    """Stored as a tuple."""
     name: str = "contains_any"
-    kind: ClassVar[Kind] = "completions"
     share: ClassVar[bool] = True
-    case: bool = False
-    """Whether upper and lower case differ."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "words", _checked(self.words))
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 per completion."""
@@ -153,17 +160,6 @@ class DistinctN:
         """One ratio per completion."""
         grams = (_ngrams(completion.text, self.n) for completion in completions)
         return [len(set(found)) / len(found) if found else float("nan") for found in grams]
-
-
-def _checked(words: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(words, str):
-        raise MetricError(f"words is the string {words!r}: give a list of words, [{words!r}]")
-    if not words:
-        raise MetricError("the list of words is empty: give at least one")
-    for index, word in enumerate(words):
-        if not word.strip():
-            raise MetricError(f"word {index} is {word!r}: give it letters")
-    return tuple(words)
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any, Final
 from actadd_lens import testbed
 from actadd_lens.reproduction.concepts import Concept, Fact
 from actadd_lens.testbed import OnTopic, SameTopic, Success, Task, Valid
-from actadd_lens.testbed.lexicon import LEXICON, TOPICS
+from actadd_lens.testbed.grammar import LEXICON, TOPICS
 from actadd_lens.testbed.oracle import topic
 from actadd_lens.testbed.tasks import REVERSED
 from actadd_lens.vectors.pair import ContrastPair
@@ -69,7 +69,7 @@ class Bundled:
 
     def openings(self, n: int) -> Sequence[str]:
         """Sentences up to the noun, of any sentiment."""
-        who = [name.capitalize() for name in LEXICON["someone"][None]]
+        who = [name.capitalize() for name in LEXICON["someone"]["any"]]
         felt = [
             verb for verbs in zip(*LEXICON["felt-about"].values(), strict=True) for verb in verbs
         ]

@@ -34,7 +34,7 @@ from actadd_lens.sweeps.measurement import Measurement
 from actadd_lens.sweeps.measuring import measure
 from actadd_lens.sweeps.results import Result, noted
 from actadd_lens.vectors.extraction import extract
-from actadd_lens.vectors.norms import cosines
+from actadd_lens.vectors.geometry import cosines
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import label_of
 from actadd_lens.vectors.vector import SteeringVector

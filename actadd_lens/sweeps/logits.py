@@ -36,7 +36,7 @@ from actadd_lens.steering.interventions import added, applied, conditions_of, n_
 from actadd_lens.sweeps.configurations import Run
 from actadd_lens.sweeps.identity import n_alike
 from actadd_lens.sweeps.measurement import Work
-from actadd_lens.vectors.norms import stream_point
+from actadd_lens.vectors.geometry import stream_point
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,16 @@ from actadd_lens.testbed.grammar import (
     ADDRESS,
     EXCLAMATIONS,
     FACT_PATTERNS,
+    FACTS,
     LEADS,
     PATTERNS,
+    SENTIMENTS,
     SWITCH,
+    TOPICS,
+    VALUES,
     capitalised,
     fill,
 )
-from actadd_lens.testbed.lexicon import FACTS, REGISTERS, SENTIMENTS, TOPICS, VALUES
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,6 @@ class Corpus:
     fact: float = 0.05
     neutral_sentence: float = 0.05
     addressed: float = 0.5
-    fragment: float = 0.1  # rows that open in the middle of a sentence
-    continued: float = 0.15  # rows that open in lower case after a space
-    stray_space: float = 0.05  # rows that open with a stray space
 
     def fact_sentence(self, rng: random.Random) -> str:
         """One fact, as a sentence."""
@@ -76,7 +76,7 @@ class Corpus:
         return {
             "topic": rng.choice(TOPICS),
             "sentiment": rng.choices(SENTIMENTS, (0.46, 0.46, 0.08))[0],
-            "register": rng.choices(REGISTERS, (0.5, 0.25, 0.25))[0],
+            "register": rng.choices(VALUES["register"], (0.5, 0.25, 0.25))[0],
         }
 
     def document(self, rng: random.Random, n: int, latents: Mapping[str, str] | None = None) -> str:
@@ -89,7 +89,11 @@ class Corpus:
         switch_at = rng.randrange(1, n) if n > 1 and rng.random() < self.switch else None
         while len(out) < n:
             if len(out) == switch_at:
-                self._switch(rng, now)
+                if rng.random() < 0.5:
+                    now["topic"] = rng.choice([t for t in TOPICS if t != now["topic"]])
+                else:
+                    flips = {"positive": "negative", "negative": "positive"}
+                    now["sentiment"] = flips.get(now["sentiment"]) or rng.choice(SENTIMENTS[:2])
                 out.append(fill(rng, SWITCH + rng.choice(PATTERNS["both"]), now))
             elif rng.random() < self.fact:
                 out.append(self.fact_sentence(rng))
@@ -127,22 +131,3 @@ class Corpus:
         if kind == "topic":
             return rng.choice(TOPICS)
         return rng.choices(SENTIMENTS, (0.45, 0.45, 0.1))[0]
-
-    def _switch(self, rng: random.Random, now: dict[str, str]) -> None:
-        if rng.random() < 0.5:
-            now["topic"] = rng.choice([t for t in TOPICS if t != now["topic"]])
-        else:
-            flips = {"positive": "negative", "negative": "positive"}
-            now["sentiment"] = flips.get(now["sentiment"]) or rng.choice(SENTIMENTS[:2])
-
-    def row(self, rng: random.Random, n: int) -> str:
-        """Text of a training row: a document, sometimes cut in front or led by spaces."""
-        text = self.document(rng, n)
-        if rng.random() < self.fragment:
-            words = text.split(" ")
-            text = " " + " ".join(words[rng.randrange(1, max(2, len(words) // 3)) :])
-        elif rng.random() < self.continued:
-            text = " " + text[0].lower() + text[1:]
-        if rng.random() < self.stray_space:
-            text = " " + text
-        return text

@@ -6,6 +6,7 @@ on from.
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +15,7 @@ from typing import ClassVar
 from actadd_lens.errors import MetricError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import Kind
-from actadd_lens.testbed.lexicon import TOPICS
+from actadd_lens.testbed.grammar import TOPICS
 from actadd_lens.testbed.oracle import facts, is_valid, register, sentiment, topic
 from actadd_lens.testbed.tasks import Task
 
@@ -22,7 +23,7 @@ _ANSWERS = dict(facts())
 _QUESTION = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _ANSWERS))})\s*\Z")
 
 
-class ExactReading:
+class ExactReading(ABC):
     """A metric that reads completions one by one."""
 
     kind: ClassVar[Kind] = "completions"
@@ -30,11 +31,10 @@ class ExactReading:
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """1.0 or 0.0 a completion, NaN where it does not apply."""
-        return [float(self.read(completion)) for completion in completions]
+        return [float(self._read(completion)) for completion in completions]
 
-    def read(self, completion: Completion) -> float:
-        """The value of one completion."""
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, completion: Completion) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Positive(ExactReading):
 
     name: ClassVar[str] = "positive"
 
-    def read(self, completion: Completion) -> float:
-        """1.0 or 0.0."""
+    def _read(self, completion: Completion) -> float:
         return sentiment(completion.text) == "positive"
 
 
@@ -62,8 +61,7 @@ class Polite(ExactReading):
 
     name: ClassVar[str] = "polite"
 
-    def read(self, completion: Completion) -> float:
-        """1.0 or 0.0."""
+    def _read(self, completion: Completion) -> float:
         return register(completion.text) == "polite"
 
 
@@ -91,8 +89,7 @@ class OnTopic(ExactReading):
         """``on_topic_`` and the topic."""
         return f"on_topic_{self.topic}"
 
-    def read(self, completion: Completion) -> float:
-        """1.0 or 0.0."""
+    def _read(self, completion: Completion) -> float:
         return topic(completion.text) == self.topic
 
 
@@ -106,8 +103,7 @@ class SameTopic(ExactReading):
 
     name: ClassVar[str] = "same_topic"
 
-    def read(self, completion: Completion) -> float:
-        """1.0, 0.0 or NaN."""
+    def _read(self, completion: Completion) -> float:
         wanted = topic(completion.prompt)
         return math.nan if wanted is None else topic(completion.text) == wanted
 
@@ -125,8 +121,7 @@ class Valid(ExactReading):
 
     name: ClassVar[str] = "valid"
 
-    def read(self, completion: Completion) -> float:
-        """1.0 or 0.0."""
+    def _read(self, completion: Completion) -> float:
         unfinished = re.split(r"[.!?]", completion.prompt)[-1]
         return not completion.text.strip() or is_valid(unfinished + completion.text)
 
@@ -144,8 +139,7 @@ class FactRecall(ExactReading):
 
     name: ClassVar[str] = "fact_recall"
 
-    def read(self, completion: Completion) -> float:
-        """1.0, 0.0 or NaN."""
+    def _read(self, completion: Completion) -> float:
         asked = _QUESTION.search(completion.prompt)
         if asked is None:
             return math.nan
@@ -168,6 +162,5 @@ class Success(ExactReading):
         """``success_`` and the task."""
         return f"success_{self.task.name}"
 
-    def read(self, completion: Completion) -> float:
-        """1.0 or 0.0."""
+    def _read(self, completion: Completion) -> float:
         return self.task.success(completion.text)

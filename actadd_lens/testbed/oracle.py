@@ -12,20 +12,18 @@ from actadd_lens.errors import TestbedError
 from actadd_lens.testbed.corpus import Corpus
 from actadd_lens.testbed.grammar import (
     ADDRESS,
-    PATTERNS,
-    begins_sentence,
-    fill,
-    parses,
-    sentences,
-)
-from actadd_lens.testbed.lexicon import (
     FACTS,
     LATENT_SLOTS,
     LEXICON,
+    PATTERNS,
     VALUES,
     Register,
     Sentiment,
     Topic,
+    begins_sentence,
+    fill,
+    parses,
+    sentences,
 )
 
 Kind = Literal["negative", "positive", "neutral", "rude", "topic_free", "off_topic"]
@@ -33,22 +31,20 @@ Split = Literal["selection", "test"]
 PROMPTS_PER_SPLIT: Final = 500
 
 
-def _labels(latent: str) -> dict[str, str]:
-    """Word -> label; of an entry of several words the first one counts."""
-    return {
-        phrase.split()[0]: cast(str, label)
-        for slot in LATENT_SLOTS[latent]
+# latent -> word -> label; of an entry of several words the first one counts
+_LABELS: Final = {
+    latent: {
+        phrase.split()[0]: label
+        for slot in slots
         for label, phrases in LEXICON[slot].items()
         for phrase in phrases
     }
+    for latent, slots in LATENT_SLOTS.items()
+}
 
 
-_TOPIC_OF = _labels("topic")
-_SENTIMENT_OF = _labels("sentiment")
-_REGISTER_OF = _labels("register")
-
-
-def _count(text: str, labels: dict[str, str]) -> Counter[str]:
+def _count(text: str, latent: str) -> Counter[str]:
+    labels = _LABELS[latent]
     return Counter(labels[word] for word in re.findall(r"\w+", text.lower()) if word in labels)
 
 
@@ -58,7 +54,7 @@ def sentiment(text: str) -> Sentiment:
     >>> sentiment("Anna loved the lousy concert. We felt happy.")
     'positive'
     """
-    counts = _count(text, _SENTIMENT_OF)
+    counts = _count(text, "sentiment")
     if counts["positive"] == counts["negative"]:
         return "neutral"
     return "positive" if counts["positive"] > counts["negative"] else "negative"
@@ -70,7 +66,7 @@ def topic(text: str) -> Topic | None:
     >>> topic("Anna loved the concert."), topic("It was a lovely day for Ben.")
     ('music', None)
     """
-    ranked = _count(text, _TOPIC_OF).most_common(2)
+    ranked = _count(text, "topic").most_common(2)
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None
     return cast(Topic, ranked[0][0])
@@ -82,7 +78,7 @@ def register(text: str) -> Register:
     >>> register("Hey, fool, it was a small atom."), register("It was a small atom.")
     ('rude', 'plain')
     """
-    counts = _count(text, _REGISTER_OF)
+    counts = _count(text, "register")
     if counts["rude"] == counts["polite"]:
         return "plain"
     return "rude" if counts["rude"] > counts["polite"] else "polite"

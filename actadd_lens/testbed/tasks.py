@@ -79,6 +79,5 @@ def recommended(task: str) -> tuple[int, float]:
     """
     if task not in TASKS:
         raise TestbedError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
-    report = json.loads((CHECKPOINT / "evaluation.json").read_text())
-    cell = report["recommended"][task]
+    cell = json.loads((CHECKPOINT / "evaluation.json").read_text())["recommended"][task]
     return int(cell["layer"]), float(cell["coefficient"])

@@ -4,7 +4,7 @@ Algorithm 1, step 2: h+ and h- are the rows of the residual stream entering a bl
 reads each prompt, one per token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -52,11 +52,7 @@ def activations(
     >>> read[1].shape[0]
     2
     """
-    if isinstance(layers, int):
-        raise LayerError(f"layers is {layers}: give a list, [{layers}]")
-    every = range(BridgeModel(model).n_layers)
-    wanted = list(dict.fromkeys(every if layers is None else layers))
-    check_layers(model, wanted)
+    wanted = wanted_layers(model, layers)
     sequences = tokenize(model, prompts)
     if not wanted:
         return {}
@@ -65,42 +61,40 @@ def activations(
         labels = [f"prompt {index}" for index in range(len(sequences))]
         rows = token_rows(model, sequences, labels, names, tokens)
         return dict(zip(wanted, rows, strict=True))
-    read: dict[int, Tensor] = {}
-    for batch in batches_of(model, sequences, len(names)):
-        streams = prompt_streams(model, [sequences[index] for index in batch], names)
-        read |= dict(zip(batch, streams, strict=True))
-    return {
-        layer: [read[index][place] for index in range(len(sequences))]
-        for place, layer in enumerate(wanted)
-    }
+    streams = prompt_streams(model, sequences, names)
+    return {layer: [rows[place] for rows in streams] for place, layer in enumerate(wanted)}
 
 
-def pair_rows(
-    model: Bridge, pair: ContrastPair, hook_points: Sequence[str]
-) -> tuple[Int[Tensor, "2 pos"], dict[str, Float[Tensor, "2 pos d_model"]]]:
-    """Tokens of a pair, and the rows of both prompts at each point, from one batch of two.
-
-    Padding is part of the shorter prompt here: nothing is masked, as in the paper.
-    """
-    tokens = pair.tokens(model)
-    return tokens, _capture(model, tokens, tokens.new_ones(tokens.shape), hook_points)
-
-
-def prompt_rows(
-    model: Bridge, prompts: Sequence[Sequence[int]], name: str
-) -> list[Float[Tensor, "pos d_model"]]:
-    """Rows of each prompt at one point, given as token ids, padding left out."""
-    return [rows for [rows] in prompt_streams(model, prompts, [name])]
+def wanted_layers(model: Bridge, layers: Sequence[int] | None) -> list[int]:
+    """The layers asked for, each once; every layer for None. Raises ``LayerError``."""
+    if isinstance(layers, int):
+        raise LayerError(f"layers is {layers}: give a list, [{layers}]")
+    wanted = list(dict.fromkeys(range(BridgeModel(model).n_layers) if layers is None else layers))
+    check_layers(model, wanted)
+    return wanted
 
 
 def prompt_streams(
-    model: Bridge, prompts: Sequence[Sequence[int]], hook_points: Sequence[str]
-) -> list[Float[Tensor, "point pos d_model"]]:
-    """As ``prompt_rows``, at several points."""
-    tokens, mask = pad_right(prompts, pad=0)
-    captured = _capture(model, tokens, mask, hook_points)
-    batch = torch.stack([captured[name] for name in hook_points], dim=1)
-    return [rows[:, : len(prompt)] for rows, prompt in zip(batch, prompts, strict=True)]
+    model: Bridge,
+    prompts: Sequence[Sequence[int]],
+    hook_points: Sequence[str],
+    *,
+    take: Callable[[Tensor], Tensor] = lambda rows: rows,
+    batch_size: int | None = None,
+) -> list[Tensor]:
+    """Rows [point, pos, d_model] of each prompt, given as token ids, padding left out.
+
+    Prompts of like length are read together. ``take`` says what is stored of each prompt's rows.
+    """
+    at_once = budget(model, logits="none", points=len(hook_points)).sequences
+    read: dict[int, Tensor] = {}
+    for batch in batches([len(ids) for ids in prompts], at_once, batch_size):
+        tokens, mask = pad_right([prompts[index] for index in batch], pad=0)
+        captured = capture(model, tokens, mask, hook_points)
+        streams = torch.stack([captured[name] for name in hook_points], dim=1)
+        for index, rows in zip(batch, streams, strict=True):
+            read[index] = take(rows[:, : len(prompts[index])])
+    return [read[index] for index in range(len(prompts))]
 
 
 def token_rows(
@@ -110,11 +104,9 @@ def token_rows(
     hook_points: Sequence[str],
     token: int,
 ) -> Float[Tensor, "point prompt d_model"]:
-    """The row of one token of each prompt at hook points; a label says which prompt is wrong.
+    """The row of one token of each prompt at hook points.
 
-    Raises:
-        PromptError: A prompt is beyond the context.
-        PositionError: A prompt has no such token.
+    A ``PromptError`` or ``PositionError`` names the prompt that is too long or short by its label.
     """
     for label, ids in zip(labels, prompts, strict=True):
         check_context(model, len(ids), label)
@@ -122,20 +114,14 @@ def token_rows(
             raise PositionError(
                 f"{label} has {len(ids)} tokens, token {token} is asked for: choose one it has"
             )
-    read: dict[int, Tensor] = {}
-    for batch in batches_of(model, prompts, len(hook_points)):
-        streams = prompt_streams(model, [prompts[index] for index in batch], hook_points)
-        read |= {index: rows[:, token] for index, rows in zip(batch, streams, strict=True)}
-    return torch.stack([read[index] for index in range(len(prompts))], dim=1)
+    rows = prompt_streams(model, prompts, hook_points, take=lambda rows: rows[:, token])
+    return torch.stack(rows, dim=1)
 
 
 def sides(
     model: Bridge, pairs: Sequence[ContrastPair], hook_points: Sequence[str], token: int
 ) -> Float[Tensor, "side point pair d_model"]:
-    """The row of one token of each prompt of pairs, positive side first; errors of ``token_rows``.
-
-    Prompts are not padded to each other's length for it.
-    """
+    """The row of one token of each prompt of pairs, not padded; errors as in ``token_rows``."""
     prompts = [encode(model, text) for pair in pairs for text in (pair.positive, pair.negative)]
     names = ("positive", "negative")
     labels = [f"the {side} prompt of pair {i}" for i in range(len(pairs)) for side in names]
@@ -143,23 +129,13 @@ def sides(
     return rearrange(rows, "point (pair side) d_model -> side point pair d_model", side=2)
 
 
-def batches_of(
-    model: Bridge,
-    prompts: Sequence[Sequence[int]],
-    n_points: int,
-    batch_size: int | None = None,
-) -> Iterator[list[int]]:
-    """Indices of prompts whose streams at some points are read together."""
-    at_once = budget(model, logits="none", points=n_points).sequences
-    return batches([len(ids) for ids in prompts], at_once, batch_size)
-
-
-def _capture(
+def capture(
     model: Bridge,
     tokens: Int[Tensor, "batch pos"],
     mask: Int[Tensor, "batch pos"],
     hook_points: Sequence[str],
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
+    """The streams of one batch at hook points, on the CPU, from a pass that ends at the deepest."""
     own = BridgeModel(model)
     run = own.run(tokens.to(own.device), mask.to(own.device), read=hook_points, keep=None)
     return {name: rows.cpu() for name, rows in run.streams.items()}

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from actadd_lens.errors import LayerError, PromptError
+from actadd_lens.errors import PromptError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import source
@@ -42,9 +41,7 @@ def extract(
     >>> [vector.hook_point for vector in vectors.values()]
     ['blocks.1.hook_resid_pre', 'blocks.2.hook_resid_pre']
     """
-    if isinstance(layers, int):
-        raise LayerError(f"layers is {layers}: give a list, [{layers}]")
-    wanted = range(BridgeModel(model).n_layers) if layers is None else list(dict.fromkeys(layers))
+    wanted = activations.wanted_layers(model, layers)
     return contrasts(model, as_pair(pair), wanted, site) if wanted else {}
 
 

@@ -76,9 +76,7 @@ def save_rows(
     write_atomically(path, save({"rows": rows.contiguous()}, metadata=header))
 
 
-def load_rows(
-    path: str | PathLike[str],
-) -> tuple[Float[Tensor, "pos d_model"], dict[str, Any]]:
+def load_rows(path: str | PathLike[str]) -> tuple[Float[Tensor, "pos d_model"], dict[str, Any]]:
     """Read what ``save_rows`` wrote.
 
     Raises:
@@ -90,7 +88,12 @@ def load_rows(
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             names = list(file.keys())
-            _check_format(path, header, names)
+            found = header.pop("format", None), header.pop("version", None)
+            if found != (FORMAT, VERSION) or names != ["rows"]:
+                raise VectorFileError(
+                    f"{path} is not a steering vector: it says format {found[0]!r}, version "
+                    f"{found[1]!r}, tensors {names[:3]}; expected {FORMAT!r}, {VERSION!r}, ['rows']"
+                )
             rows = file.get_tensor("rows").clone()  # the file may change under a mapped tensor
     except (SafetensorError, OSError) as error:
         raise VectorFileError(
@@ -101,24 +104,7 @@ def load_rows(
             f"{path} holds {rows.dtype} rows of shape {tuple(rows.shape)}: "
             "a steering vector is float32, [pos, d_model]"
         )
-    return rows, _metadata(path, header)
-
-
-def _check_format(path: str | PathLike[str], header: Mapping[str, str], names: list[str]) -> None:
-    found = header.get("format"), header.get("version")
-    if found != (FORMAT, VERSION) or names != ["rows"]:
-        raise VectorFileError(
-            f"{path} is not a steering vector: it says format {found[0]!r}, version {found[1]!r}, "
-            f"tensors {names[:3]}; expected {FORMAT!r}, {VERSION!r}, ['rows']"
-        )
-
-
-def _metadata(path: str | PathLike[str], header: Mapping[str, str]) -> dict[str, Any]:
     try:
-        return {
-            name: json.loads(value)
-            for name, value in header.items()
-            if name not in ("format", "version")
-        }
+        return rows, {name: json.loads(value) for name, value in header.items()}
     except (ValueError, RecursionError) as error:
         raise VectorFileError(f"the metadata of {path} is broken: {error}") from error

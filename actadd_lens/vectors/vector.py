@@ -10,19 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 from os import PathLike
-from typing import (
-    Any,
-    ClassVar,
-    Literal,
-    Protocol,
-    SupportsFloat,
-    SupportsIndex,
-    runtime_checkable,
-)
+from typing import Any, ClassVar, Literal, Protocol, SupportsFloat, SupportsIndex, runtime_checkable
 
 import torch
 from einops import einsum, reduce
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -142,7 +134,7 @@ class SteeringVector:
         check_layers(model, [layer])
         name = hook_point_of(layer)
         tokens = tokenize(model, prompt)
-        [rows] = activations.prompt_rows(model, tokens, name)
+        [[rows]] = activations.prompt_streams(model, tokens, [name])
         origin = {
             "kind": "prompt",
             "prompt": prompt,
@@ -196,12 +188,8 @@ class SteeringVector:
         Raises:
             OutputError: The directory is missing or not writable.
         """
-        metadata = {
-            "hook_point": self.hook_point,
-            "position": self.position,
-            "provenance": self.provenance,
-        }
-        files.save_rows(path, self.rows, metadata)
+        names = ("hook_point", "position", "provenance")
+        files.save_rows(path, self.rows, {name: getattr(self, name) for name in names})
 
     @property
     def layer(self) -> int:
@@ -241,13 +229,12 @@ class SteeringVector:
 
     def control(self, name: str, seed: int) -> "SteeringVector | None":
         """The control of a sweep called "random", "negated" or "shuffled"."""
-        match name:
-            case "random":
-                return self.random_like(seed)
-            case "negated":
-                return -self
-            case "shuffled":
-                return self.shuffled(seed) if self.rows.any() else self
+        if name == "random":
+            return self.random_like(seed)
+        if name == "negated":
+            return -self
+        if name == "shuffled":
+            return self.shuffled(seed) if self.rows.any() else self
         return None
 
     def norms(self) -> Float[Tensor, "pos"]:
@@ -484,16 +471,14 @@ def contrasts(
     """Vectors of a contrast pair at several layers, from one batched pass.
 
     Attention is causal, so as long as both prompts agree their rows do, and the difference is set
-    to the zero that it is: a batch of two leaves round-off there.
-
-    Raises:
-        LayerError: A layer or site that the model does not have.
-        PromptError: See ``ContrastPair.tokens``.
+    to the zero that it is: a batch of two leaves round-off there. Errors are those of ``extract``.
     """
     check_layers(model, layers)
     names = {layer: hook_point_of(layer, site) for layer in layers}
-    tokens, captured = activations.pair_rows(model, pair, list(names.values()))
-    agreed = _n_agreed(tokens)
+    tokens = pair.tokens(model)
+    # Padding is part of the shorter prompt: nothing is masked, as in the paper.
+    captured = activations.capture(model, tokens, torch.ones_like(tokens), [*names.values()])
+    agreed = int((tokens[0] == tokens[1]).long().cumprod(dim=0).sum())
     origin = {
         "kind": "pair",
         "positive": pair.positive,
@@ -505,16 +490,10 @@ def contrasts(
     }
     vectors = {}
     for layer, name in names.items():
-        positive, negative = captured[name]
-        rows = positive - negative
+        rows = captured[name][0] - captured[name][1]
         rows[:agreed] = 0
         vectors[layer] = SteeringVector(rows, name, provenance=origin)
     return vectors
-
-
-def _n_agreed(tokens: Int[Tensor, "2 pos"]) -> int:
-    """Number of tokens at the start that both prompts have in common."""
-    return int((tokens[0] == tokens[1]).long().cumprod(dim=0).sum())
 
 
 def _cached_rows(cache: Cache, name: str) -> Float[Tensor, "pos d_model"]:

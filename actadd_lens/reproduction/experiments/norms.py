@@ -19,7 +19,7 @@ from actadd_lens.reproduction.setup import Setup
 from actadd_lens.statistics import Interval
 from actadd_lens.sweeps.configurations import KEYS, STEERED
 from actadd_lens.vectors.extraction import extract
-from actadd_lens.vectors.norms import dose, residual_norms
+from actadd_lens.vectors.geometry import dose, residual_norms
 from actadd_lens.vectors.vector import SteeringVector
 
 RATIO, ADDED, STREAM = "ratio", "vector_norm", "residual_norm"

@@ -26,7 +26,7 @@ from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.tables import note
 from actadd_lens.sweeps.configurations import CLEAN, Configuration, Run, labelled
-from actadd_lens.vectors.norms import cosines
+from actadd_lens.vectors.geometry import cosines
 from actadd_lens.vectors.vector import SteeringVector
 
 THINNED = 2
