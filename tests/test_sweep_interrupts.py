@@ -162,6 +162,7 @@ def test_weights_that_were_changed_are_noticed(checkpoint):
     own = al.load_model(checkpoint("gpt-neo"), device="cpu")
     before = fingerprint(own)
     weight = own.original_model.lm_head.weight
+    original = weight.detach().clone()
     with torch.no_grad():
         weight[3, 4] += 1e-3
         assert fingerprint(own) != before
@@ -169,11 +170,35 @@ def test_weights_that_were_changed_are_noticed(checkpoint):
         changed = weight.clone()
         changed[[5, 6]] = changed[[6, 5]]
         weight.copy_(changed)
-    assert fingerprint(own) != before
+        assert fingerprint(own) != before
+        weight.copy_(original)
+        # Words of eight bytes in another order, and two signs in one row: sums would not see them.
+        weight.copy_(original.reshape(len(weight), -1, 2).flip(1).reshape(weight.shape))
+        assert fingerprint(own) != before
+        weight.copy_(original)
+        weight[3, [1, 3]] *= -1
+        assert fingerprint(own) != before
     again = al.load_model(checkpoint("gpt-neo"), device="cpu")
     assert fingerprint(again) == before
     half = al.load_model(checkpoint("gpt-neo"), device="cpu", dtype=torch.bfloat16)
     assert fingerprint(half) != before
+
+
+def test_a_metric_is_the_same_in_every_process():
+    """The order of a set, among the constants of a function's code, changes with the process."""
+    code = (
+        "from actadd_lens.sweeps.identity import described\n"
+        "def happy(texts): return [w in {'love', 'joy', 'glad', 'sun'} for w in texts]\n"
+        "print(described(happy))"
+    )
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=e, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        for e in environments
+    }
+    assert len(printed) == 1
 
 
 class Above:
