@@ -58,21 +58,17 @@ class ExplorerResult:
         return max(0.0, float(self.shift["kl_contribution"].sum()))  # rounding may go below
 
     def _repr_html_(self) -> str:
-        import pandas as pd
-
         v = self.vector
         size = "no row is added to the prompt"
         if self.relative_norm is not None:
             size = f"relative norm {self.relative_norm:.3g}"
-        placed = zip(*(self.placement[name] for name in ("token", "row", "norm")), strict=True)
+        placed = self.placement[["token", "row", "norm"]].astype(object)
+        placed = placed.where(placed.notna(), None)
         texts = [(clean.text, steered.text) for clean, steered in self.comparison.pairs]
         return display.block(
             f"{size}; KL of the next token {self.kl:.3g} nats",
             display.muted(described(v.hook_point, v.position, v.provenance)),
-            display.tokens(
-                (str(token), None if row is pd.NA else int(row), float(norm))
-                for token, row, norm in placed
-            ),
+            display.tokens(placed.itertuples(index=False, name=None)),
             display.table(["clean", "steered"], texts, tinted=1),
             display.side_by_side(
                 self._shifted("likelier", likelier=True),
@@ -166,99 +162,37 @@ def explore(
     >>> explorer.vector.layer, len(explorer.result.comparison.clean)
     (1, 1)
     """
-    require("ipywidgets", "notebook", "the explorer")
+    ipywidgets = require("ipywidgets", "notebook", "the explorer")
     bridge = load_model() if model is None else model
     contrast = as_pair(pair)
     if layer is not None:
         check_layers(bridge, [layer])
-    settings: dict[str, Any] = {
-        "positive": contrast.positive,
-        "negative": contrast.negative,
-        "rows": "all",
-        "layer": BridgeModel(bridge).n_layers // 2 if layer is None else layer,
-        "coefficient": float(coefficient),
-        "position": str(position),
-        "prompt": prompt,
-        "seed": seed,
+    n_layers = BridgeModel(bridge).n_layers
+    end = max(LARGEST, abs(coefficient))
+    layout, narrow = ipywidgets.Layout(width="98%"), {"description_width": "5.5em"}
+    look: dict[str, Any] = {"layout": layout, "style": narrow}
+    late = {"continuous_update": False, **look}
+    widgets = {
+        "positive": ipywidgets.Text(value=contrast.positive, **late),
+        "negative": ipywidgets.Text(value=contrast.negative, **late),
+        "rows": ipywidgets.Dropdown(options=["all", "mean", "last"], **look),
+        "layer": ipywidgets.IntSlider(
+            value=n_layers // 2 if layer is None else layer, max=n_layers - 1, **late
+        ),
+        "coefficient": ipywidgets.FloatSlider(
+            value=float(coefficient), min=-end, max=end, step=0.5, **late
+        ),
+        "position": ipywidgets.Combobox(
+            value=str(position), options=[*ANCHORS, *SPREADS, "1"], **late
+        ),
+        "prompt": ipywidgets.Text(value=prompt, **late),
+        "seed": ipywidgets.IntText(value=seed, **late),
     }
+    for name, widget in widgets.items():
+        widget.description = name
     options = {"samples": samples, "max_new_tokens": max_new_tokens, **sampling}
     compute = _computation(bridge, contrast.pad, options)
-    return _explorer(
-        _widgets(settings, BridgeModel(bridge).n_layers - 1), compute, compute(**settings)
-    )
-
-
-def _computation(
-    bridge: Bridge, pad: str | int, options: dict[str, Any]
-) -> Callable[..., ExplorerResult]:
-    """Settings to result; the last pair's vectors and the last prompt's clean run are cached."""
-
-    @lru_cache(maxsize=1)
-    def vectors(positive: str, negative: str) -> dict[int, SteeringVector]:
-        return extract(bridge, ContrastPair(positive, negative, pad))
-
-    @lru_cache(maxsize=1)
-    def clean(prompt: str, seed: int) -> Completions:
-        return generate(bridge, prompt, seed=seed, **options)
-
-    def result(
-        *,
-        positive: str,
-        negative: str,
-        rows: Any,
-        layer: int,
-        coefficient: float,
-        position: str,
-        prompt: str,
-        seed: int,
-    ) -> ExplorerResult:
-        vector = coefficient * vectors(positive, negative)[layer]
-        typed = position.strip()
-        place = int(typed) if typed.removeprefix("-").isdecimal() else typed
-        vector = (vector if rows == "all" else vector.collapse(rows)).at(place)
-        on_prompt = vector.position != "generated"
-        steered = generate(bridge, prompt, vector, seed=seed, **options)
-        return ExplorerResult(
-            vector,
-            Comparison(clean(prompt, seed), steered),
-            next_token_shift(bridge, prompt, vector),
-            placement(bridge, vector, prompt),
-            float(dose(bridge, vector, prompt)["dose"].max()) if on_prompt else None,
-        )
-
-    return result
-
-
-def _widgets(settings: Mapping[str, Any], last_layer: int) -> dict[str, Any]:
-    import ipywidgets
-
-    end = max(LARGEST, abs(settings["coefficient"]))
-    look: dict[str, Any] = {
-        "layout": ipywidgets.Layout(width="98%"),
-        "style": {"description_width": "5.5em"},
-    }
-    late = {"continuous_update": False, **look}
-    made = {
-        "positive": ipywidgets.Text(**late),
-        "negative": ipywidgets.Text(**late),
-        "rows": ipywidgets.Dropdown(options=["all", "mean", "last"], **look),
-        "layer": ipywidgets.IntSlider(min=0, max=last_layer, **late),
-        "coefficient": ipywidgets.FloatSlider(min=-end, max=end, step=0.5, **late),
-        "position": ipywidgets.Combobox(options=[*ANCHORS, *SPREADS, "1"], **late),
-        "prompt": ipywidgets.Text(**late),
-        "seed": ipywidgets.IntText(**late),
-    }
-    for name, widget in made.items():
-        widget.description, widget.value = name, settings[name]
-    return made
-
-
-def _explorer(
-    widgets: dict[str, Any], compute: Callable[..., ExplorerResult], first: ExplorerResult
-) -> Explorer:
-    """The widgets with the result below them, which each change of a value updates."""
-    import ipywidgets
-
+    first = compute({name: widget.value for name, widget in widgets.items()})
     shown = ipywidgets.HTML(first._repr_html_())
     half = ipywidgets.Layout(width="50%")
     columns = [
@@ -271,7 +205,7 @@ def _explorer(
     def update(_: object) -> None:
         shown.value = display.block("running ...")  # an interrupt leaves no former result
         try:
-            result = compute(**{name: widget.value for name, widget in widgets.items()})
+            result = compute({name: widget.value for name, widget in widgets.items()})
         except Exception as error:
             shown.value = display.block(type(error).__name__, display.html(error))
             if isinstance(error, ActAddError):
@@ -283,3 +217,36 @@ def _explorer(
     for widget in widgets.values():
         widget.observe(update, names="value")
     return explorer
+
+
+def _computation(
+    bridge: Bridge, pad: str | int, options: dict[str, Any]
+) -> Callable[[Mapping[str, Any]], ExplorerResult]:
+    """Settings to result; the last pair's vectors and the last prompt's clean run are cached."""
+
+    @lru_cache(maxsize=1)
+    def vectors(positive: str, negative: str) -> dict[int, SteeringVector]:
+        return extract(bridge, ContrastPair(positive, negative, pad))
+
+    @lru_cache(maxsize=1)
+    def clean(prompt: str, seed: int) -> Completions:
+        return generate(bridge, prompt, seed=seed, **options)
+
+    def result(settings: Mapping[str, Any]) -> ExplorerResult:
+        prompt, seed, rows = (settings[name] for name in ("prompt", "seed", "rows"))
+        vector = vectors(settings["positive"], settings["negative"])[settings["layer"]]
+        vector = settings["coefficient"] * vector
+        typed = settings["position"].strip()
+        place = int(typed) if typed.removeprefix("-").isdecimal() else typed
+        vector = (vector if rows == "all" else vector.collapse(rows)).at(place)
+        steered = generate(bridge, prompt, vector, seed=seed, **options)
+        on_prompt = vector.position != "generated"
+        return ExplorerResult(
+            vector,
+            Comparison(clean(prompt, seed), steered),
+            next_token_shift(bridge, prompt, vector),
+            placement(bridge, vector, prompt),
+            float(dose(bridge, vector, prompt)["dose"].max()) if on_prompt else None,
+        )
+
+    return result

@@ -14,7 +14,7 @@ import torch
 
 import actadd_lens as al
 from actadd_lens import cli
-from actadd_lens.cli.terminal import escaped
+from actadd_lens.cli.app import escaped
 
 PAIR = ["--positive", "Love", "--negative", "Hate", "--layer", "1"]
 QUICK = ["--max-new-tokens", "4", "--samples", "2"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import actadd_lens as al
-from actadd_lens.cli.options import numbers
+from actadd_lens.cli.sweeping import numbers
 
 TEXTS = ["I love you and you", "The wedding was on", "She talks about weddings"]
 HELD_OUT = ["A sunny day in May", "You love me"]

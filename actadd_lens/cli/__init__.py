@@ -5,7 +5,7 @@ break or a backslash in a text is escaped as in Python). Errors are one line on 
 exit code 2.
 """
 
-from actadd_lens.cli import analysis, reproducing, steering, sweeping
+from actadd_lens.cli import reproducing, steering, sweeping
 from actadd_lens.cli.app import cli, main
 
-__all__ = ["analysis", "cli", "main", "reproducing", "steering", "sweeping"]
+__all__ = ["cli", "main", "reproducing", "steering", "sweeping"]

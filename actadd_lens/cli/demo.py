@@ -21,7 +21,6 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.statistics import proportion
 from actadd_lens.sweeps import sweep
 from actadd_lens.testbed import Success, Task
-from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.files import prepare_directory, write_atomically
 from actadd_lens.vectors.vector import SteeringVector
 
@@ -41,11 +40,6 @@ class Question:
     layer: int
     coefficient: float
 
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self.task.name
-
 
 def questions(n: int = N_PROMPTS) -> list[Question]:
     """Sentiment and topic on `n` test prompts each, at the recommended layers and coefficients."""
@@ -57,21 +51,9 @@ def questions(n: int = N_PROMPTS) -> list[Question]:
 
 
 def run_demo(
-    model: Bridge,
-    asked: Sequence[Question],
-    out: Path,
-    *,
-    console: Console,
-    progress: bool,
+    model: Bridge, asked: Sequence[Question], out: Path, *, console: Console, progress: bool
 ) -> list[Path]:
-    """Steer the model, print the results, write figures, rows and vectors.
-
-    Args:
-        model: The model to steer.
-        asked: The questions.
-        out: A directory, made if it is missing.
-        console: Where the results are printed.
-        progress: Whether to show progress.
+    """Steer the model, print the results, write figures, rows and vectors to a directory.
 
     Returns:
         The files written.
@@ -80,18 +62,20 @@ def run_demo(
         OutputError: The directory or a file in it cannot be written.
     """
     prepare_directory(out)
-    vectors = {q.name: extract(model, q.task.pair) for q in asked}
+    vectors = {}
     for question in asked:
-        _show(model, question, vectors[question.name][question.layer], console)
+        vector = SteeringVector.from_pair(model, question.task.pair, question.layer)
+        vectors[question.task.name] = question.coefficient * vector
+        _show(model, question, vectors[question.task.name], console)
 
     rows = pd.concat([_measured(model, q, progress) for q in asked], ignore_index=True)
     _report(rows, asked, console)
 
-    written = [out / "rows.csv", *_draw(_summary(rows), asked, out)]
+    written = [out / "rows.csv", *_draw(rows, asked, out)]
     write_atomically(written[0], rows.to_csv(index=False).encode())
-    for question in asked:
-        written.append(out / f"{question.name}.safetensors")
-        (question.coefficient * vectors[question.name][question.layer]).save(written[-1])
+    for name, vector in vectors.items():
+        written.append(out / f"{name}.safetensors")
+        vector.save(written[-1])
     return written
 
 
@@ -109,13 +93,12 @@ def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(model: Bridge, question: Question, vector: SteeringVector, console: Console) -> None:
+def _show(model: Bridge, question: Question, steering: SteeringVector, console: Console) -> None:
     pair = question.task.pair
-    heading(console, f"{question.name}: {question.task.wanted}")
+    heading(console, f"{question.task.name}: {question.task.wanted}")
     at = f"layer {question.layer}, coefficient {question.coefficient:g}"
     _say(console, f'"{pair.positive}" - "{pair.negative}", {at}')
     prompts = list(question.prompts[:SHOWN])
-    steering = question.coefficient * vector
     comparison = compare(model, prompts, steering, samples=1, max_new_tokens=NEW_TOKENS, seed=SEED)
     if console.is_terminal:
         console.print(comparison)
@@ -135,7 +118,7 @@ def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame
     cuts = [
         sweep(
             model,
-            {question.name: task.pair},
+            {task.name: task.pair},
             question.prompts,
             layers=layers,
             coefficients=coefficients,
@@ -151,45 +134,35 @@ def _measured(model: Bridge, question: Question, progress: bool) -> pd.DataFrame
     values = pd.concat([cut.frame for cut in cuts]).drop_duplicates([*keys, "metric"])
     wide = values.pivot(index=keys, columns="metric", values="value").reset_index()
     wide = values[keys].drop_duplicates().merge(wide, on=keys)  # in the order of the sweeps
-    wide = wide.rename(columns={Success(task).name: "success"})
-    wide["vector"] = question.name
+    wide = wide.rename(columns={Success(task).name: "success"}).assign(vector=task.name)
     return wide.astype({"success": bool, "valid": bool})
-
-
-def _summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per configuration and run: the success rate with its interval."""
-    keys = ["vector", "layer", "coefficient", "run"]
-    rates = [
-        {**dict(zip(keys, key, strict=True)), **vars(proportion(group["success"].tolist()))}
-        for key, group in rows.groupby(keys, dropna=False, sort=False)
-    ]
-    return pd.DataFrame(rates)
 
 
 def _report(rows: pd.DataFrame, asked: Sequence[Question], console: Console) -> None:
     """Success and validity of the clean run, the chosen configuration and its controls."""
     for question in asked:
-        heading(console, f"{question.name}: {question.task.wanted}, 95% intervals")
+        heading(console, f"{question.task.name}: {question.task.wanted}, 95% intervals")
         here = (rows["layer"] == question.layer) & (rows["coefficient"] == question.coefficient)
         chosen = here.fillna(False) | (rows["run"] == "clean")
-        own = rows[chosen & (rows["vector"] == question.name)]
+        own = rows[chosen & (rows["vector"] == question.task.name)]
         for run, group in own.groupby("run", sort=False):
             success = proportion(group["success"].tolist()).percent()
             valid = proportion(group["valid"].tolist()).percent()
             _say(console, f"  {run:8} {success:24} (all valid: {valid})")
 
 
-def _draw(rates: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
-    at = {q.name: q for q in asked}
-    clean = rates["run"] == "clean"
-    same_c = rates["coefficient"] == rates["vector"].map(lambda name: at[name].coefficient)
-    same_layer = rates["layer"] == rates["vector"].map(lambda name: at[name].layer)
-    cuts = {
-        out / "layer_profile.png": (plots.layer_profile, clean | same_c),
-        out / "coefficient_curve.png": (plots.coefficient_curve, clean | same_layer),
-    }
+def _draw(rows: pd.DataFrame, asked: Sequence[Question], out: Path) -> list[Path]:
+    """Success rates with their intervals, along layers and along coefficients."""
+    keys = ["vector", "layer", "coefficient", "run"]
+    rates = pd.DataFrame(
+        {**dict(zip(keys, key, strict=True)), **vars(proportion(group["success"].tolist()))}
+        for key, group in rows.groupby(keys, dropna=False, sort=False)
+    )
     note = f"bands: 95% intervals, n = {rates['n'].max()} prompts"
-    for path, (figure, chosen) in cuts.items():
-        drawn = figure(rates[chosen], ylabel="successful completions", unit="%", note=note)
-        plots.save(drawn, path)
-    return list(cuts)
+    written = []
+    for draw, fixed in ((plots.layer_profile, "coefficient"), (plots.coefficient_curve, "layer")):
+        recommended = {question.task.name: getattr(question, fixed) for question in asked}
+        chosen = (rates["run"] == "clean") | (rates[fixed] == rates["vector"].map(recommended))
+        figure = draw(rates[chosen], ylabel="successful completions", unit="%", note=note)
+        written.append(plots.save(figure, out / f"{draw.__name__}.png"))
+    return written

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from actadd_lens.cli.app import INTERRUPTED, cli
-from actadd_lens.cli.options import loaded, out_option
-from actadd_lens.cli.terminal import status, table
+from actadd_lens.cli import app
 
 if TYPE_CHECKING:
     from actadd_lens.reproduction.outcome import SavedOutcome
     from actadd_lens.reproduction.registry import Experiment
 
 
-@cli.command()
+@app.cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "every", is_flag=True, help="All experiments, and one report of them.")
 @click.option("--list", "listed", is_flag=True, help="Name the experiments and their questions.")
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "directory with imdb, realtoxicityprompts, openwebtext and conceptnet in it. "
     "[default: the hub]",
 )
-@out_option("out/reproductions", "Directory for tables, figures and reports.")
+@app.out_option("out/reproductions", "Directory for tables, figures and reports.")
 @click.option("--n", type=click.IntRange(min=1), help="Prompts a split; other counts follow.")
 @click.option("--new-tokens", type=click.IntRange(min=1), help="Of a completion.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -67,7 +67,7 @@ def reproduce(
     from actadd_lens.reproduction.registry import names as known
 
     if listed:
-        table([(name, named(name).question) for name in known()])
+        app.table([(name, named(name).question) for name in known()])
         return
     if every and names:
         raise click.UsageError(f"--all and {', '.join(names)} exclude each other")
@@ -75,16 +75,24 @@ def reproduce(
         raise click.UsageError(f"name an experiment, or give --all. There are {', '.join(known())}")
     chosen = known() if every else names
     check_names(chosen)
-    _check_testbed(model, data, options)
+    # On the testbed, options of real models would do nothing, and yet be in the report.
+    real = {"data": data, **{k: v for k, v in options.items() if k not in ("n", "new_tokens")}}
+    if model == "testbed" and (useless := _typed(real)):
+        raise click.UsageError(
+            f"the testbed has its own data and judges, and runs on the CPU: leave "
+            f"{', '.join(useless)} out, or give --model"
+        )
     if options["device"] and options["n_devices"]:
         raise click.UsageError("--device and --n-devices exclude each other")
-    with status(f"loading {model}"):
+    with app.status(f"loading {model}"):
         from actadd_lens.reproduction.running import reproduce as run
         from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
         bridge, data_set, sizes, rows = _prepared(model, data, options)
-    command = " ".join(["actadd-lens reproduce", *_given(model, data, seed, options)])
+    own = {"model": None if model == "testbed" else model, "data": data, "seed": seed or None}
+    given = [f"{name} {value}" for name, value in _typed({**own, **options}).items()]
+    command = " ".join(["actadd-lens reproduce", *given])
     try:
         run(
             bridge,
@@ -100,29 +108,21 @@ def reproduce(
         )
     except KeyboardInterrupt:
         click.echo("actadd-lens: interrupted: the same command continues from there", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(app.INTERRUPTED) from None
     click.echo(out / "report.md")
 
 
-def _check_testbed(model: str, data: str | None, options: dict[str, Any]) -> None:
-    """Refuse options of real models: they would do nothing here, and yet be in the report."""
-    real = {"data": data, **{k: v for k, v in options.items() if k not in ("n", "new_tokens")}}
-    given = [f"--{name.replace('_', '-')}" for name, value in real.items() if value is not None]
-    if model == "testbed" and given:
-        raise click.UsageError(
-            f"the testbed has its own data and judges, and runs on the CPU: leave "
-            f"{', '.join(given)} out, or give --model"
-        )
+def _typed(options: app.Options) -> dict[str, str]:
+    """The options that were given and their values, as they are typed."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    return {f"--{name.replace('_', '-')}": shlex.quote(value) for name, value in given.items()}
 
 
 def _prepared(
-    model: str, data: str | None, options: dict[str, Any]
+    model: str, data: str | None, options: app.Options
 ) -> tuple[Any, Any, Any, int | None]:
     """The model, the data set, how much is measured, and how many rows are decoded at once."""
-    from dataclasses import replace
-
     from actadd_lens.reproduction import sizes
-    from actadd_lens.reproduction.bundled import Bundled
 
     chosen = sizes.TESTBED if model == "testbed" else sizes.PAPER
     if options["n"] is not None:
@@ -130,20 +130,18 @@ def _prepared(
     if options["new_tokens"] is not None:
         chosen = replace(chosen, new_tokens=options["new_tokens"])
     if model == "testbed":
-        return loaded(model), Bundled(), chosen, None
+        from actadd_lens.reproduction.bundled import Bundled
+
+        return app.loaded(model), Bundled(), chosen, None
     from actadd_lens.reproduction.real import PROMPT_TOKENS, Judges, Real
 
-    given = {
-        name: options[f"{name}_judge"]
-        for name in ("sentiment", "toxicity", "relevance")
-        if options[f"{name}_judge"] is not None
-    }
-    n_tokens = 2 * PROMPT_TOKENS + chosen.new_tokens
-    bridge, rows = _real_model(model, options, n_tokens)
-    return bridge, Real(bridge, data, chosen.prompts, Judges(**given)), chosen, rows
+    judges = {name: options[f"{name}_judge"] for name in ("sentiment", "toxicity", "relevance")}
+    judges = {name: judge for name, judge in judges.items() if judge is not None}
+    bridge, rows = _real_model(model, options, 2 * PROMPT_TOKENS + chosen.new_tokens)
+    return bridge, Real(bridge, data, chosen.prompts, Judges(**judges)), chosen, rows
 
 
-def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any, int | None]:
+def _real_model(name: str, options: app.Options, n_tokens: int) -> tuple[Any, int | None]:
     """A model that will fit, and how many rows of so many tokens fit with it.
 
     What it needs is printed before it is loaded. This is unknown for hub models without a preset,
@@ -156,27 +154,21 @@ def _real_model(name: str, options: dict[str, Any], n_tokens: int) -> tuple[Any,
     from actadd_lens.models.memory import free_memory
     from actadd_lens.models.presets import PRESETS
 
-    device, dtype, n_devices = (options[name] for name in ("device", "dtype", "n_devices"))
-    place = _device(device)
-    known = PRESETS.get(name)
-    precision = known.dtype_on(place) if known else torch.float32
-    if dtype is not None:
-        precision = getattr(torch, dtype)
-    if n_devices is not None:
-        return load_model(name, n_devices=n_devices, dtype=precision), None
-    if known is None and not Path(name).is_dir():
-        click.echo(
-            f"{name} in {_short(precision)} on {place}: memory unknown before loading", err=True
-        )
-        return load_model(name, device=place, dtype=precision), None
-    needed = check_memory(name, dtype=precision, device=place, tokens=n_tokens)
-    rows = min(ROWS, needed.rows_that_fit(free_memory(place)))
-    click.echo(f"{name} in {_short(precision)} on {place}: {needed}; {rows} rows at once", err=True)
+    place = _device(options["device"])
+    preset = PRESETS.get(name)
+    precision = preset.dtype_on(place) if preset else torch.float32
+    if options["dtype"] is not None:
+        precision = getattr(torch, options["dtype"])
+    if options["n_devices"] is not None:
+        return load_model(name, n_devices=options["n_devices"], dtype=precision), None
+    rows, remark = None, "memory unknown before loading"
+    if preset or Path(name).is_dir():
+        needed = check_memory(name, dtype=precision, device=place, tokens=n_tokens)
+        rows = min(ROWS, needed.rows_that_fit(free_memory(place)))
+        remark = f"{needed}; {rows} rows at once"
+    short = str(precision).removeprefix("torch.")
+    click.echo(f"{name} in {short} on {place}: {remark}", err=True)
     return load_model(name, device=place, dtype=precision), rows
-
-
-def _short(precision: Any) -> str:
-    return str(precision).removeprefix("torch.")
 
 
 def _device(name: str | None) -> Any:
@@ -190,15 +182,6 @@ def _device(name: str | None) -> Any:
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
         raise click.UsageError(f"cannot use --device {name} here: {why}") from error
-
-
-def _given(model: str, data: str | None, seed: int, options: dict[str, Any]) -> list[str]:
-    """The options that were given, as they are typed."""
-    import shlex
-
-    named = {"model": model if model != "testbed" else None, "data": data, "seed": seed or None}
-    pairs = [(name, value) for name, value in {**named, **options}.items() if value is not None]
-    return [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in pairs]
 
 
 def _print(own: Experiment, saved: SavedOutcome, was_there: bool) -> None:

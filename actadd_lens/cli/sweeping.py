@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,33 +13,57 @@ import click
 import cloup
 from cloup.constraints import Equal, If, IsSet, constraint, require_all
 
-from actadd_lens.cli.app import INTERRUPTED, cli
-from actadd_lens.cli.options import (
-    Workload,
-    forbidden,
-    lines_of,
-    loaded,
-    measuring_options,
-    model_option,
-    numbers,
-    out_option,
-    position_of,
-    taken,
-    vector_of,
-    workload_options,
-)
-from actadd_lens.cli.terminal import status, table
+from actadd_lens.cli import app
+from actadd_lens.texts import read_texts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from actadd_lens import ContrastPair
     from actadd_lens.sweeps import Result
 
-ABLATIONS = ("positions", "dimensions", "layers", "reach")
+ABLATIONS = {
+    "positions": "position_ablation",
+    "dimensions": "dimension_ablation",
+    "layers": "layer_transplant",
+    "reach": "steering_reach",
+}
+"""The function of ``sweeps`` that makes each kind."""
+TASKS = ("sentiment", "topic", "register")
 
 
-@cli.command()
-@model_option
+workload_options = app.all_of(
+    cloup.option_group(
+        "Task, or pair and prompts",
+        cloup.option(
+            "--task",
+            type=click.Choice(TASKS),
+            help="Of the bundled model: its pair, prompts and exact metric.",
+        ),
+        *app.pair_options,
+        cloup.option("--prompts", type=cloup.path(), help="File with one prompt per line."),
+        cloup.option("--n", type=click.IntRange(min=1), help="Prompts at most."),
+        cloup.option("--metric", "metrics", multiple=True, help="A built-in one; may be repeated."),
+    ),
+    constraint(If("task", then=app.forbidden), ["positive", "negative", "pad", "prompts"]),
+    constraint(If(~IsSet("task"), then=require_all), ["positive", "negative", "prompts"]),
+)
+"""What is measured: a task of the bundled model, or a pair and a file of prompts."""
+
+measuring_options = cloup.option_group(
+    "Measurement",
+    cloup.option("--control", "controls", multiple=True, help="By name; may be repeated."),
+    cloup.option("--samples", type=int, help="Completions per prompt; 0 reads logits alone."),
+    cloup.option("--max-new-tokens", type=int, default=24, show_default=True),
+    cloup.option("--temperature", type=float, default=1.0, show_default=True),
+    cloup.option("--seed", type=int, default=0, show_default=True),
+    cloup.option("--store", type=cloup.path(), help="SQLite file to resume."),
+)
+"""How it is measured, and where the values are stored."""
+
+
+@app.cli.command()
+@app.model_option
 @workload_options
 @cloup.option_group(
     "Grid",
@@ -52,7 +78,7 @@ ABLATIONS = ("positions", "dimensions", "layers", "reach")
     cloup.option("--subject-to", multiple=True, help="Limit of the choice, e.g. 'kl <= 2'."),
     cloup.option("--test-prompts", type=cloup.path(), help="File of held-out prompts."),
 )
-@out_option("out/sweep", "Directory for the table and the figures.")
+@app.out_option("out/sweep", "Directory for the table and the figures.")
 @constraint(If(~IsSet("task"), then=require_all), ["metrics"])
 def sweep(
     model: str,
@@ -70,31 +96,29 @@ def sweep(
     Writes the table, its summary and figures, and prints the best configuration: chosen on the
     prompts, measured again on held-out ones (with --task, those of the test split).
     """
-    workload = taken(Workload, options)
     grid: dict[str, Any] = {
         "layers": None if layers is None else numbers(layers, int),
         "coefficients": numbers(coefficients, float),
-        "positions": [position_of(part) for part in positions.split(",")],
+        "positions": [app.position_of(part) for part in positions.split(",")],
     }
-    with status(f"loading {model}"):
+    with app.status(f"loading {model}"):
         from actadd_lens import sweeps
         from actadd_lens.sweeps.search import limit_of
         from actadd_lens.vectors.files import prepare_directory
 
         for limit in subject_to:
             limit_of(limit)
-        held_out = lines_of(test_prompts) if test_prompts else None
-        prompts = workload.texts()
+        held_out = _lines_of(test_prompts) if test_prompts else None
+        workload = _workload_of(options)
         prepare_directory(out)
-        bridge = loaded(model)
-    settings = _settings(workload, options, ("random", "random:1", "random:2", "negated"))
+        bridge = app.loaded(model)
+    settings = _settings(options, ("random", "random:1", "random:2", "negated"))
     result = sweeps.sweep(
-        bridge, workload.pair, prompts, metrics=workload.measured, **grid, **settings
+        bridge, workload.pair, workload.prompts, metrics=workload.metrics, **grid, **settings
     )
     _write(result, out, options["store"])
     name = best or result.metrics[0]
-    if workload.task and held_out is None:
-        held_out = workload.texts("test")
+    held_out = workload.held_out if held_out is None else held_out
     chosen = result.best(name, subject_to=subject_to, test_prompts=held_out)
     unit = workload.unit if name == result.metrics[0] else None
     _draw(name, result.plot(name, chosen=chosen, unit=unit), out)
@@ -106,18 +130,18 @@ def sweep(
         _print(chosen.held_out, ["run"])
 
 
-@cli.command()
-@cloup.argument("kind", type=click.Choice(ABLATIONS))
-@model_option
+@app.cli.command()
+@cloup.argument("kind", type=click.Choice([*ABLATIONS]))
+@app.model_option
 @workload_options
 @cloup.option("--layer", type=int, help="Injection layer. [default with --task: recommended]")
 @cloup.option("--coefficient", type=float, help="[default with --task: recommended, else 1]")
 @measuring_options
-@out_option("out/ablate", "Directory for the table and the figure.")
+@app.out_option("out/ablate", "Directory for the table and the figure.")
 @constraint(If(~IsSet("task") & ~Equal("kind", "reach"), then=require_all), ["metrics"])
 @constraint(If(~IsSet("task") & ~Equal("kind", "layers"), then=require_all), ["layer"])
-@constraint(If(Equal("kind", "layers"), then=forbidden), ["layer"])
-@constraint(If(Equal("kind", "reach"), then=forbidden), ["metrics", "store"])
+@constraint(If(Equal("kind", "layers"), then=app.forbidden), ["layer"])
+@constraint(If(Equal("kind", "reach"), then=app.forbidden), ["metrics", "store"])
 def ablate(
     kind: str,
     model: str,
@@ -134,33 +158,27 @@ def ablate(
     layers:      recorded at one layer, injected at another
     reach:       KL(steered || clean) of each generated token
     """
-    workload = taken(Workload, options)
-    with status(f"loading {model}"):
-        from actadd_lens import sweeps, testbed
+    with app.status(f"loading {model}"):
+        from actadd_lens import SteeringVector, sweeps
         from actadd_lens.vectors.files import prepare_directory
 
         prepare_directory(out)
-        prompts = workload.texts()
-        bridge = loaded(model)
-        known = testbed.recommended(workload.task) if workload.task else (layer, 1.0)
-        layer = known[0] if layer is None else layer
-        c = known[1] if coefficient is None else coefficient
-    settings = _settings(workload, options, ("random",))
-    result: sweeps.Ablation
-    if kind == "layers":
-        result = sweeps.layer_transplant(
-            bridge, workload.pair, prompts, coefficient=c, metrics=workload.measured, **settings
-        )
+        workload = _workload_of(options)
+        bridge = app.loaded(model)
+    c = workload.coefficient if coefficient is None else coefficient
+    settings = _settings(options, ("random",))
+    if kind == "reach":
+        del settings["store"]
+        settings["samples"] = max(1, settings["samples"])
     else:
-        vector = c * vector_of(bridge, workload.pair, layer)
-        if kind == "reach":
-            settings = {k: v for k, v in settings.items() if k != "store"}
-            settings["samples"] = max(1, settings["samples"])
-            result = sweeps.steering_reach(bridge, vector, prompts, **settings)
-        else:
-            by_position = kind == "positions"
-            take_apart = sweeps.position_ablation if by_position else sweeps.dimension_ablation
-            result = take_apart(bridge, vector, prompts, metrics=workload.measured, **settings)
+        settings["metrics"] = workload.metrics
+    what: Any = workload.pair
+    if kind == "layers":
+        settings["coefficient"] = c
+    else:
+        at = workload.layer if layer is None else layer
+        what = c * SteeringVector.from_pair(bridge, workload.pair, at)
+    result = getattr(sweeps, ABLATIONS[kind])(bridge, what, workload.prompts, **settings)
     _write(result, out, options["store"])
     name = result.metrics[0]
     unit = "nats" if kind == "reach" else workload.unit
@@ -168,16 +186,72 @@ def ablate(
     _print(result, [key for key in result.keys if key not in ("vector", "coefficient")], name)
 
 
-def _settings(
-    workload: Workload, options: dict[str, Any], controls: Sequence[str]
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Workload:
+    """What ``workload_options`` name."""
+
+    pair: ContrastPair
+    metrics: list[Any]
+    """The task's own first."""
+    prompts: list[str]
+    held_out: list[str] | None = None
+    """Prompts of the task's test split."""
+    unit: str | None = None
+    """Of the first metric, for figures."""
+    layer: Any = None
+    """Recommended for the task, as is the coefficient."""
+    coefficient: float = 1.0
+
+
+def _workload_of(options: app.Options) -> Workload:
+    """The task of the bundled model, or the pair and the prompts of the file."""
+    metrics, n = list(options["metrics"]), options["n"]
+    if options["task"] is None:
+        return Workload(app.pair_of(options), metrics, _lines_of(options["prompts"])[:n])
+    from actadd_lens import testbed
+
+    task = testbed.TASKS[options["task"]]
+    metrics = [testbed.Success(task), testbed.Valid(), *metrics]
+    prompts, held_out = (
+        testbed.prompts(task.prompts, split, n or 100) for split in ("selection", "test")
+    )
+    return Workload(task.pair, metrics, prompts, held_out, "%", *testbed.recommended(task.name))
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The texts of a file."""
+    return [record["text"] for record in read_texts(path)]
+
+
+def numbers(text: str, kind: type[int] | type[float]) -> list[Any]:
+    """Numbers separated by commas; for integers "1-4" is a range that includes both ends.
+
+    >>> numbers("0,2-4", int), numbers("-1, 2.5", float)
+    ([0, 2, 3, 4], [-1.0, 2.5])
+    """
+    found: list[Any] = []
+    for part in text.replace(" ", "").split(","):
+        ends = re.fullmatch(r"(\d+)-(\d+)", part)
+        try:
+            if kind is int and ends:
+                found += range(int(ends[1]), int(ends[2]) + 1)
+            else:
+                found.append(kind(part))
+        except ValueError:
+            raise click.UsageError(
+                f"cannot read {part!r} in {text!r}: write numbers separated by commas"
+            ) from None
+    return found
+
+
+def _settings(options: app.Options, controls: Sequence[str]) -> dict[str, Any]:
     """Arguments of a measurement; those of generation only where something is generated."""
-    samples = options.pop("samples")
-    if samples is None:
-        samples = 1 if workload.task else 0
-    given = options.pop("controls")
-    shown = sys.stderr.isatty()
-    return {"samples": samples, "controls": given or controls, "progress": shown, **options}
+    names = ("samples", "max_new_tokens", "temperature", "seed", "store")
+    settings = {name: options[name] for name in names}
+    if settings["samples"] is None:
+        settings["samples"] = 1 if options["task"] else 0
+    controls = options["controls"] or controls
+    return {**settings, "controls": controls, "progress": sys.stderr.isatty()}
 
 
 def _write(result: Result, out: Path, store: Path | None) -> None:
@@ -196,7 +270,7 @@ def _write(result: Result, out: Path, store: Path | None) -> None:
     if not result.complete:
         how = "the same command goes on from there" if store else "with --store it can be resumed"
         click.echo(f"actadd-lens: interrupted: what was done is in {written[0]}; {how}", err=True)
-        raise SystemExit(INTERRUPTED)
+        raise SystemExit(app.INTERRUPTED)
 
 
 def _draw(name: str, figure: Figure, out: Path) -> None:
@@ -215,5 +289,4 @@ def _print(result: Result, keys: Sequence[str], metric: str | None = None) -> No
     if metric is not None:
         summary = summary[summary["metric"] == metric]
     lines = summary.where(summary.notna(), "").itertuples(index=False)
-    rounded = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in line] for line in lines]
-    table([columns, *rounded])
+    app.table([columns, *lines], digits=3)

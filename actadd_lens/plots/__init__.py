@@ -13,10 +13,8 @@ of all figures, whatever the caller's own settings are. Labels, units, notes and
 arguments may hold mathtext; text from a frame, such as pairs and tokens, is shown as it is.
 """
 
-from actadd_lens.plots.categories import bars
-from actadd_lens.plots.curves import coefficient_curve, layer_profile, norm_profile
-from actadd_lens.plots.fronts import pareto
-from actadd_lens.plots.maps import heat_map
+from actadd_lens.plots.effects import bars, coefficient_curve, layer_profile, norm_profile
+from actadd_lens.plots.grids import heat_map, pareto
 from actadd_lens.plots.style import STYLE, save
 from actadd_lens.plots.tokens import coloured_text, placement, token_shift
 

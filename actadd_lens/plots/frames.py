@@ -19,43 +19,26 @@ SPLITS = ("vector", "position")
 
 @dataclass(frozen=True)
 class Panel:
-    """The rows that are drawn in one panel."""
+    """What is drawn in one panel."""
 
     key: tuple[Any, ...]
     """Its values of `vector` and `position`, those of the two that the frame has."""
     title: str
     """Those of them in which panels differ."""
-    rows: pd.DataFrame
-
-    @property
-    def steered(self) -> pd.DataFrame:
-        """The steered configurations."""
-        return self.rows[self.rows["run"] == "steered"]
-
-    @property
-    def clean(self) -> pd.DataFrame:
-        """The clean run: one row or none, as a rule."""
-        return self.rows[self.rows["run"] == "clean"]
-
-    @property
-    def controls(self) -> pd.DataFrame:
-        """All other runs, with a column `kind`, which is "random" for "random:1"."""
-        rows = self.rows[~self.rows["run"].isin(["steered", "clean"])]
-        return rows.assign(kind=[run.split(":")[0] for run in rows["run"]])
+    steered: pd.DataFrame
+    clean: pd.DataFrame
+    """The clean run: one row or none, as a rule."""
+    controls: pd.DataFrame
+    """All other runs, with a column `kind`, which is "random" for "random:1"."""
 
 
 def table(
     frame: pd.DataFrame, numbers: Sequence[str], others: Sequence[str] = (), *, give: str
 ) -> pd.DataFrame:
-    """The frame with plain floats in `numbers`, which matplotlib needs.
+    """The frame with plain floats in `numbers`, which matplotlib needs; `others` must be there.
 
-    Empty values become nan, and so do infinite ones, which have no place on a scale.
-
-    Args:
-        frame: what the caller gave.
-        numbers: columns that must hold numbers.
-        others: columns that must exist.
-        give: what to give instead, for messages.
+    Empty values become nan, and so do infinite ones, which have no place on a scale. Messages say
+    what to `give` instead.
     """
     wanted = [*others, *numbers]
     missing = [name for name in wanted if name not in frame.columns]
@@ -77,11 +60,7 @@ def table(
 
 
 def configurations(
-    frame: pd.DataFrame,
-    numbers: Sequence[str] = MEAN,
-    others: Sequence[str] = (),
-    *,
-    key: Sequence[str],
+    frame: pd.DataFrame, numbers: Sequence[str], others: Sequence[str] = (), *, key: Sequence[str]
 ) -> pd.DataFrame:
     """A checked frame of one metric, in which no two steered rows have the same `key`."""
     frame = table(frame, numbers, ["run", *others], give="one row per configuration")
@@ -109,11 +88,6 @@ def configurations(
     return frame
 
 
-def sweep(frame: pd.DataFrame, unit: str | None, grid: tuple[str, str] = GRID) -> pd.DataFrame:
-    """A sweep over two columns of numbers, shares as percentages if the unit is "%"."""
-    return percent(configurations(frame, (*grid, *MEAN), key=grid), unit)
-
-
 def percent(frame: pd.DataFrame, unit: str | None, numbers: Sequence[str] = MEAN) -> pd.DataFrame:
     """Shares as percentages if the unit is "%"."""
     return frame.assign(**{name: 100 * frame[name] for name in numbers}) if unit == "%" else frame
@@ -136,7 +110,12 @@ def panels(frame: pd.DataFrame, splits: Sequence[str] = SPLITS) -> list[Panel]:
             if keys[name].nunique() > 1:
                 label = "" if name == "vector" else f"{name}\N{NO-BREAK SPACE}"
                 titles.append(label + plain(value))
-        found.append(Panel(key, ", ".join(titles), frame[inside]))
+        rows = frame[inside]
+        run = rows["run"]
+        controls = rows[~run.isin(["steered", "clean"])]
+        controls = controls.assign(kind=[name.split(":")[0] for name in controls["run"]])
+        title = ", ".join(titles)
+        found.append(Panel(key, title, rows[run == "steered"], rows[run == "clean"], controls))
     return found
 
 

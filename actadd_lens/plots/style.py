@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -58,11 +58,7 @@ def drawing() -> Iterator[Figure]:
 
 
 def panel_axes(
-    figure: Figure,
-    n: int,
-    inches: tuple[float, float] = PANEL_INCHES,
-    *,
-    per_row: int = 3,
+    figure: Figure, n: int, inches: tuple[float, float] = PANEL_INCHES, *, per_row: int = 3
 ) -> tuple[list[Axes], int]:
     """Axes for n panels that share y, and how many are in a row: three at most."""
     per_row = 2 if n == 4 and per_row >= 2 else min(n, per_row, 3)
@@ -129,7 +125,7 @@ def clean_level(ax: Axes, clean: pd.DataFrame) -> None:
 def label_y(axes: Sequence[Axes], label: str, unit: str | None, shown: pd.DataFrame) -> None:
     """Label the effect at the first panel of each row; shares get the whole scale."""
     for ax in axes:
-        ax.set_ylabel(wrapped(labelled(label, unit), 2.2))
+        ax.set_ylabel(wrapped(label, 2.2, unit))
     values = shown[["mean", "low", "high"]]
     if unit == "%" and not (values.lt(0) | values.gt(100)).any(axis=None):
         axes[0].set_ylim(-3, 103)  # marks at the ends are seen whole
@@ -149,12 +145,10 @@ def log_ticks(axis: Axis, values: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(
-    figure: Figure, axes: Sequence[Axes], note: str | None, extra: Mapping[str, Any] | None = None
-) -> None:
+def legend(figure: Figure, axes: Sequence[Axes], note: str | None) -> None:
     """One legend below all panels, each label once, in as many columns as fit; `note` above it."""
     handles = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
-    entries = {label: handle for own in handles for handle, label in own} | dict(extra or {})
+    entries = {label: handle for own in handles for handle, label in own}
     if not entries and not note:
         return
     title = note and wrapped(note, figure.get_figwidth())
@@ -190,14 +184,10 @@ def legible(text: str, font: str = "DejaVu Sans") -> str:
     )
 
 
-def wrapped(text: str, inches: float) -> str:
-    """Text broken into lines that fit into a width."""
+def wrapped(text: str, inches: float, unit: str | None = None) -> str:
+    """Text, then its unit if it has one, broken into lines that fit into a width."""
+    text = f"{text} ({unit})" if unit else text
     return textwrap.fill(text, max(8, int(LETTERS_PER_INCH * inches)))
-
-
-def labelled(label: str, unit: str | None) -> str:
-    """A label, then its unit."""
-    return f"{label} ({unit})" if unit else label
 
 
 def ink(background: Any) -> str:

@@ -6,7 +6,8 @@ tokens; matplotlib's layout would have nothing left to decide there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from actadd_lens.errors import FigureError
+from actadd_lens.plots import style
 from actadd_lens.plots.frames import table
-from actadd_lens.plots.style import (
-    CLEAN_COLOUR,
-    COLOURS,
-    DIVERGING,
-    drawing,
-    ink,
-    legend,
-    legible,
-    log_ticks,
-    plain,
-    wrapped,
-)
 
 LEAST_PROBABILITY = 1e-6  # smaller ones are drawn at the edge
 MOST_COLUMNS = 84  # letters in a line
@@ -80,26 +70,28 @@ def token_shift(frame: pd.DataFrame, *, top: int = 10) -> Figure:
     places = np.arange(len(shown))
     clean, steered = (shown[name].clip(LEAST_PROBABILITY, 1) for name in numbers[:2])
     look: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 5, "clip_on": False}
-    with drawing() as figure:
+    with style.drawing() as figure:
         figure.set_size_inches(5.6, len(shown) * 0.21 + 1.15)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         left.hlines(places, clean, steered, color="0.75", linewidth=1.5, zorder=1.5)
-        left.plot(clean, places, color=CLEAN_COLOUR, markerfacecolor="white", label="clean", **look)
-        left.plot(steered, places, color=COLOURS[0], label="steered", **look)
-        log_ticks(left.xaxis, np.concatenate([clean, steered]))
+        left.plot(
+            clean, places, color=style.CLEAN_COLOUR, markerfacecolor="white", label="clean", **look
+        )
+        left.plot(steered, places, color=style.COLOURS[0], label="steered", **look)
+        style.log_ticks(left.xaxis, np.concatenate([clean, steered]))
         left.set_xlabel("probability of the next token")
-        right.barh(places, shown["kl_contribution"], height=0.55, color=COLOURS[0])
+        right.barh(places, shown["kl_contribution"], height=0.55, color=style.COLOURS[0])
         right.axvline(0, color="black", linewidth=0.6)
         right.set_xlabel("contribution to KL (nats)")
         right.tick_params(axis="y", length=0)
         for ax in (left, right):
             ax.grid(True, axis="x")
             ax.grid(False, axis="y")
-        left.set_yticks(places, [plain(repr(token)) for token in shown["token"]])
+        left.set_yticks(places, [style.plain(repr(token)) for token in shown["token"]])
         left.set_ylim(len(shown) - 0.4, -0.6)
         total, part = frame["kl_contribution"].sum(), shown["kl_contribution"].sum()
         note = f"KL(steered || clean) = {total:.3g} nats; the tokens shown: {part:.3g}"
-        legend(figure, [left], note)
+        style.legend(figure, [left], note)
     return figure
 
 
@@ -143,18 +135,19 @@ def coloured_text(
     if limit is not None and not limit > 0:
         raise FigureError(f"limit is {limit}: give a positive number of nats, or None")
     end = limit or largest or 1.0
-    colours = ScalarMappable(CenteredNorm(0, end), DIVERGING)
-    laid = _laid_out(tokens)
-    head = wrapped(title, _columns(laid) * LETTER_INCHES) if title else ""
+    colours = ScalarMappable(CenteredNorm(0, end), style.DIVERGING)
+    laid, columns, n_lines = _laid_out(tokens)
+    head = style.wrapped(title, columns * LETTER_INCHES) if title else ""
     top = MARGIN_INCHES + (0.1 + 0.16 * (1 + head.count("\n")) if head else 0)
-    with drawing() as figure:
-        ax = _page(figure, 0, _columns(laid), _n_lines(laid), 0.194, top=top, bottom=0.68)
+    with style.drawing() as figure:
+        ax = _page(figure, 0, columns, n_lines, 0.194, top=top, bottom=0.68)
         ax.set_title(head)
-        for piece in laid:
-            value = np.clip(values[piece[0]], -end, end)
+        for index, line, column, text in laid:
+            value = np.clip(values[index], -end, end)
             judged = not np.isnan(value)
             face = colours.to_rgba(np.array(value)) if judged else "white"
-            _box(ax, piece, face, ink(face) if judged else "0.45", high=0.92, baseline=0.68)
+            ink = style.ink(face) if judged else "0.45"
+            _box(ax, text, (column, line), face, ink, high=0.92, baseline=0.68)
         width, height = figure.get_size_inches()
         bar = figure.add_axes((0.5 - 1.3 / width, 0.43 / height, 2.6 / width, 0.09 / height))
         bar.grid(False)
@@ -193,30 +186,29 @@ def placement(frame: pd.DataFrame) -> Figure:
         for (prompt, vector), rows in frame.groupby(["prompt_index", "vector"], sort=False)
     ]
     laid = [_laid_out(rows["token"].tolist()) for _, rows in strips]
-    n_lines = sum(map(_n_lines, laid)) + GAP * (len(laid) - 1)
-    with drawing() as figure:
-        columns = max(map(_columns, laid))
+    columns = max(wide for _, wide, _ in laid)
+    n_lines = sum(high for _, _, high in laid) + GAP * (len(laid) - 1)
+    with style.drawing() as figure:
         ax = _page(figure, NAME_LETTERS, columns, n_lines, 0.34, top=0.1, bottom=0.3)
         note = "number: row of the vector that is added there (grey: a row of zeros)"
         ax.annotate(note, (0, 0), (0, -14), "axes fraction", "offset points", size=7.5, color=GREY)
-        line = 0.0
-        for (name, rows), own in zip(strips, laid, strict=True):
-            ax.text(-NAME_LETTERS, line + 0.42, name, size=7.5, color=GREY)
-            _strip(ax, rows, own, line)
-            line += _n_lines(own) + GAP
+        top = 0.0
+        for (name, rows), (pieces, _, high) in zip(strips, laid, strict=True):
+            ax.text(-NAME_LETTERS, top + 0.42, name, size=7.5, color=GREY)
+            _strip(ax, rows, pieces, top)
+            top += high + GAP
     return figure
 
 
-def _strip(ax: Axes, rows: pd.DataFrame, laid: Sequence[Piece], top: float) -> None:
+def _strip(ax: Axes, rows: pd.DataFrame, pieces: Sequence[Piece], top: float) -> None:
     """The tokens of a prompt, and below them the rows of the vector."""
-    colour = COLOURS[int(rows["vector"].iloc[0]) % len(COLOURS)]
+    colour = style.COLOURS[int(rows["vector"].iloc[0]) % len(style.COLOURS)]
     numbered: dict[int, tuple[float, float]] = {}  # where the number of each token is
-    for index, line, column, text in laid:
+    for index, line, column, text in pieces:
         row, norm = rows["row"][index], rows["norm"][index]
-        steered = not pd.isna(row)
+        steered, y = not pd.isna(row), top + line
         face = "0.93" if not steered else colour if norm > 0 else "0.78"
-        y = top + line
-        _box(ax, (index, y, column, text), face, ink(face), high=0.56, baseline=0.42)
+        _box(ax, text, (column, y), face, style.ink(face), high=0.56, baseline=0.42)
         if steered and index not in numbered:
             place = column + len(text) / 2, y + 0.86
             before = numbered.get(index - 1)
@@ -227,20 +219,14 @@ def _strip(ax: Axes, rows: pd.DataFrame, laid: Sequence[Piece], top: float) -> N
 
 
 def _box(
-    ax: Axes,
-    piece: tuple[int, float, int, str],
-    face: Any,
-    colour: str,
-    *,
-    high: float,
-    baseline: float,
+    ax: Axes, text: str, at: tuple[int, float], face: Any, ink: str, *, high: float, baseline: float
 ) -> None:
     """A token in its box."""
-    _, line, column, text = piece
+    column, line = at
     ax.add_patch(Rectangle((column, line + 0.03), len(text), high, fc=face, ec="white", lw=0.7))
     bare = text.lstrip(" ")  # matplotlib would leave out the space in front
     place = column + len(text) - len(bare), line + baseline
-    ax.text(*place, bare, family=FONT, size=POINTS, color=colour, parse_math=False)
+    ax.text(*place, bare, family=FONT, size=POINTS, color=ink, parse_math=False)
 
 
 def _page(
@@ -248,63 +234,47 @@ def _page(
     left: int,
     columns: int,
     n_lines: float,
-    line_inches: float,
-    *,
+    inches: float,
     top: float,
     bottom: float,
 ) -> Axes:
-    """Axes in which a letter is 1 wide and a line 1 high, with inches above and below."""
+    """Axes in which a letter is 1 wide and a line, of so many inches, 1 high."""
     figure.set_layout_engine("none")
-    wide, high = (left + columns) * LETTER_INCHES, n_lines * line_inches
+    wide, high = (left + columns) * LETTER_INCHES, n_lines * inches
     width, height = wide + 2 * MARGIN_INCHES, high + top + bottom
     figure.set_size_inches(width, height)
-    ax = figure.add_axes(
-        (MARGIN_INCHES / width, bottom / height, wide / width, high / height),
-        xlim=(-left, columns),
-        ylim=(n_lines, 0),
-    )
+    place = MARGIN_INCHES / width, bottom / height, wide / width, high / height
+    ax = figure.add_axes(place, xlim=(-left, columns), ylim=(n_lines, 0))
     ax.axis("off")
     return ax
 
 
-def _columns(laid: Sequence[Piece]) -> int:
-    return max([LEAST_COLUMNS, *(column + len(text) for _, _, column, text in laid)])
-
-
-def _n_lines(laid: Sequence[Piece]) -> int:
-    return 1 + max((line for _, line, _, _ in laid), default=0)
-
-
-def _laid_out(tokens: Sequence[str]) -> list[Piece]:
-    """Line and column of each token; a token that is longer than a line is cut."""
+def _laid_out(tokens: Sequence[str]) -> tuple[list[Piece], int, int]:
+    """Line and column of each token, and how many there are; a token longer than a line is cut."""
     texts = [
-        legible(token.replace("\r\n", "\n").replace("\n", LINE_BREAK), FONT) or NOTHING
+        style.legible(token.replace("\r\n", "\n").replace("\n", LINE_BREAK), FONT) or NOTHING
         for token in tokens
     ]
+    begins = [  # a word: a space or the end of a line comes before it
+        not before or text.startswith(" ") or before.endswith((" ", LINE_BREAK))
+        for before, text in pairwise(["", *texts])
+    ]
+    words = np.cumsum(begins)
+    lengths = np.bincount(words, [len(text) for text in texts])
     laid: list[Piece] = []
     line = column = 0
-    for word in _words(texts):
-        if column and column + sum(len(text) for _, text in word) > MOST_COLUMNS:
+    for index, left in enumerate(texts):
+        if begins[index] and column and column + lengths[words[index]] > MOST_COLUMNS:
             line, column = line + 1, 0
-        for index, text in word:
-            left = text if column else text.lstrip(" ")
-            while left:
-                if column == MOST_COLUMNS:
-                    line, column = line + 1, 0
-                piece, left = left[: MOST_COLUMNS - column], left[MOST_COLUMNS - column :]
-                laid.append((index, line, column, piece))
-                column += len(piece)
-            if text.endswith(LINE_BREAK):
+        if not column:
+            left = left.lstrip(" ")
+        while left:
+            if column == MOST_COLUMNS:
                 line, column = line + 1, 0
-    return laid
-
-
-def _words(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-    """Tokens of one word: a space or the end of a line comes before each word."""
-    word: list[tuple[int, str]] = []
-    for index, text in enumerate(texts):
-        if word and (text.startswith(" ") or word[-1][1].endswith((" ", LINE_BREAK))):
-            yield word
-            word = []
-        word.append((index, text))
-    yield word
+            piece, left = left[: MOST_COLUMNS - column], left[MOST_COLUMNS - column :]
+            laid.append((index, line, column, piece))
+            column += len(piece)
+        if texts[index].endswith(LINE_BREAK):
+            line, column = line + 1, 0
+    columns = max([LEAST_COLUMNS, *(column + len(text) for _, _, column, text in laid)])
+    return laid, columns, 1 + max((line for _, line, _, _ in laid), default=0)
