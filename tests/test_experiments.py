@@ -176,7 +176,6 @@ from actadd_lens.reproduction.criteria import Verdict, decide
 from actadd_lens.reproduction.measurements import format_interval
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
-from actadd_lens.reproduction.tables import by_run
 from actadd_lens.sweeps.configurations import clean_configuration
 
 
@@ -205,7 +204,7 @@ def judge(m):
     ]
 
 
-toy.tabulate(by_run)
+toy.tabulate(Measured.by_run)
 
 
 @toy.draw

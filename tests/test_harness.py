@@ -34,12 +34,11 @@ from actadd_lens.reproduction.measurements import (
     mean_change,
 )
 from actadd_lens.reproduction.outcome import Measured, save, saved_in
-from actadd_lens.reproduction.real import Coherent, Judges, Real, Within
+from actadd_lens.reproduction.real import OPEN_PROMPTS, Coherent, Judges, Real, Within
 from actadd_lens.reproduction.registry import Experiment, named
 from actadd_lens.reproduction.report import overview, report
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.sizes import Sizes
-from actadd_lens.reproduction.vocabulary import OPEN_PROMPTS
 from actadd_lens.statistics import proportion
 from actadd_lens.sweeps.configurations import clean_configuration
 from benchmarks.scale import counted

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
-from typing import Any, Final
+from itertools import chain, product
+from typing import Any, ClassVar, Final
 
 from actadd_lens import testbed
 from actadd_lens.reproduction.concepts import Concept, Fact
@@ -15,7 +14,6 @@ from actadd_lens.testbed.tasks import REVERSED
 from actadd_lens.vectors.pair import ContrastPair
 
 RECOMMENDED: Final = "recommended for the testbed, chosen on 200 selection prompts"
-FILLER: Final = "We felt ready and calm."
 
 
 @dataclass(frozen=True)
@@ -24,33 +22,20 @@ class Bundled:
 
     name: str = "the testbed's language, read by its exact oracle"
     topics: Sequence[str] = TOPICS
-    filler: str = FILLER
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """Plain sampling: what the model would say, not what it says most."""
-        return {"temperature": 1.0}
-
-    @cached_property
-    def coherence(self) -> Valid:
-        """Whether every sentence is one of the grammar."""
-        return Valid()
-
-    @cached_property
-    def relevance(self) -> SameTopic:
-        """Whether the completion has the topic of its prompt; NaN for prompts without one."""
-        return SameTopic()
-
-    @property
-    def caveat(self) -> str:
-        """The model was chosen for being steerable."""
-        return (
-            "The bundled model was made to be steerable, and chosen among seeds by bounds that had "
-            "been set (the page on the testbed has them): sentiment, topic and register can be "
-            "turned by their pairs, negated and random vectors do nothing, text stays valid and "
-            "facts stay known. Findings that coincide with these are reproduced by construction, "
-            "for other seeds less so; intervals are over prompts, not over models."
-        )
+    filler: str = "We felt ready and calm."
+    caveat: ClassVar[str] = (
+        "The bundled model was made to be steerable, and chosen among seeds by bounds that had "
+        "been set (the page on the testbed has them): sentiment, topic and register can be "
+        "turned by their pairs, negated and random vectors do nothing, text stays valid and "
+        "facts stay known. Findings that coincide with these are reproduced by construction, "
+        "for other seeds less so; intervals are over prompts, not over models."
+    )
+    sampling: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
+    """Plain sampling: what the model would say, not what it says most."""
+    coherence: ClassVar[Valid] = Valid()
+    """Whether every sentence is one of the grammar."""
+    relevance: ClassVar[SameTopic] = SameTopic()
+    """Whether the completion has the topic of its prompt; NaN for prompts without one."""
 
     def concept(self, name: str) -> Concept:
         """See ``DataSet``; a topic's prompts are of other topics."""
@@ -70,9 +55,7 @@ class Bundled:
     def openings(self, n: int) -> Sequence[str]:
         """Sentences up to the noun, of any sentiment."""
         who = [name.capitalize() for name in LEXICON["someone"]["any"]]
-        felt = [
-            verb for verbs in zip(*LEXICON["felt-about"].values(), strict=True) for verb in verbs
-        ]
+        felt = chain.from_iterable(zip(*LEXICON["felt-about"].values(), strict=True))
         return [f"{someone} {verb} the" for verb, someone in product(felt, who)][:n]
 
     def facts(self, n: int) -> Sequence[Fact]:
@@ -82,38 +65,27 @@ class Bundled:
 
 def _of_task(task: Task, setting: tuple[int, float] | None) -> Concept:
     selection, test = (tuple(testbed.prompts(task.prompts, split)) for split in _SPLITS)
+    others = tuple(pair for pair in _pairs_like(task) if pair != task.pair)
+    origin = RECOMMENDED if setting else ""
     return Concept(
-        task.name,
-        task.pair,
-        tuple(pair for pair in _pairs_like(task) if pair != task.pair),
-        selection,
-        test,
-        Success(task),
-        task.wanted,
-        setting,
-        RECOMMENDED if setting else "",
+        task.name, task.pair, others, selection, test, Success(task), task.wanted, setting, origin
     )
 
 
 def _of_topic(name: str) -> Concept:
     pairs = [ContrastPair(f" {noun}", " ") for noun in LEXICON["nouns"][name]]
+    setting, origin = None, ""
     if name == "weddings":
         pairs = [testbed.pairs["topic"], *pairs]
+        setting, origin = testbed.recommended("topic"), RECOMMENDED
     first, *others = dict.fromkeys(pairs)
     selection, test = (
         tuple(p for p in testbed.prompts("off_topic", split) if topic(p) != name)
         for split in _SPLITS
     )
+    wanted = f"completions on {name} of prompts on other topics"
     return Concept(
-        name,
-        first,
-        tuple(others),
-        selection,
-        test,
-        OnTopic(name),
-        f"completions on {name} of prompts on other topics",
-        testbed.recommended("topic") if name == "weddings" else None,
-        RECOMMENDED if name == "weddings" else "",
+        name, first, tuple(others), selection, test, OnTopic(name), wanted, setting, origin
     )
 
 

@@ -58,26 +58,25 @@ class Concept:
             PromptError: No prompt of a split is long enough.
         """
         rows = max(pair.tokens(model).shape[1] for pair in self.pairs)
-        return replace(
-            self,
-            selection=self._long_enough(model, rows, "selection")[:n],
-            test=self._long_enough(model, rows, "test")[:n],
-        )
+        fitted: dict[str, Any] = {}
+        for split, prompts in (("selection", self.selection), ("test", self.test)):
+            fitted[split] = tuple(long_enough(model, prompts, rows)[:n])
+            if not fitted[split]:
+                raise PromptError(
+                    f"none of {len(prompts)} {split} prompts for {self.name} has {rows} tokens, as "
+                    "many as the pairs: give longer prompts or shorter pairs"
+                )
+        return replace(self, **fitted)
 
     def thinned(self, every: int) -> "Concept":
         """With every n-th test prompt; searches stay those of the whole concept."""
         return replace(self, test=self.test[::every])
 
-    def _long_enough(self, model: Bridge, rows: int, split: str) -> tuple[str, ...]:
-        prompts: tuple[str, ...] = getattr(self, split)
-        lengths = map(len, tokenize(model, prompts))
-        long = [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
-        if not long:
-            raise PromptError(
-                f"none of {len(prompts)} {split} prompts for {self.name} has {rows} tokens, as "
-                "many as the pairs: give longer prompts or shorter pairs"
-            )
-        return tuple(long)
+
+def long_enough(model: Bridge, prompts: Sequence[str], rows: int) -> list[str]:
+    """The prompts that have at least as many tokens as a vector has rows."""
+    lengths = map(len, tokenize(model, prompts))
+    return [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from actadd_lens.errors import ExperimentError
+from actadd_lens.reproduction.measurements import Measurements, percent
 from actadd_lens.statistics import Interval
 
 
@@ -111,3 +113,18 @@ def decide(claim: bool, *intervals: Interval) -> bool | None:
     """
     ends = [x for i in intervals for x in (i.mean, i.low, i.high)]
     return claim if all(map(math.isfinite, ends)) else None
+
+
+def moves(
+    key: str, part: Measurements, metric: str, head: str = "", *, down: bool = False, **labels: Any
+) -> Verdict:
+    """Whether steering raises a share against the clean run and random vectors, or lowers it."""
+    clean, there = part.value(metric, "clean"), part.value(metric, **labels)
+    gain, over = (part.change(metric, than=than, **labels) for than in ("clean", "random"))
+    holds = all(i.high < 0 if down else i.low > 0 for i in (gain, over))
+    return Verdict(
+        key,
+        decide(holds, gain, over),
+        f"{head}{percent(clean)} -> {percent(there, n=True)}; change {percent(gain)}, "
+        f"over random {percent(over)}",
+    )

@@ -1,6 +1,6 @@
-"""What was measured, by run: means, paired changes, and tables for reports."""
+"""What was measured, by run: means, paired changes, and what tables and figures have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan, nan
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from actadd_lens import plots
 from actadd_lens.statistics import ClusterInterval, Interval, cluster_mean, proportion
 from actadd_lens.sweeps import Best, Result, SweepResult
 from actadd_lens.sweeps.configurations import KEYS
-from actadd_lens.sweeps.results import interval_of, typed
+from actadd_lens.sweeps.results import typed
 
 NAMES = {"mean_difference": "mean difference"}
 """Runs whose name in reports is not that of the control."""
@@ -59,8 +61,7 @@ class Measurements:
 
     def value(self, metric: str, run: str = "steered", **labels: Any) -> ClusterInterval:
         """Mean over prompts with its interval."""
-        rows = self.rows(metric, run, **labels)
-        return interval_of(rows["value"], rows["prompt"], share=metric in self.result.shares)
+        return self.result.interval(self.rows(metric, run, **labels))
 
     def change(
         self,
@@ -91,17 +92,10 @@ class Measurements:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """``Result.summary`` with the draws of a random vector pooled."""
-        keys = [key for key in self.result.keys if key != "run"]
-        frame = self.frame
-        lines = []
-        for labels, own in frame.groupby([*keys, "run", "metric"], sort=False, dropna=False):
-            share = labels[-1] in self.result.shares
-            i = interval_of(own["value"], own["prompt"], share=share)
-            dose = own.drop_duplicates([*keys, "draw", "prompt_index"])["dose"].mean()
-            lines.append((*labels, i.mean, i.low, i.high, i.n, i.missing, dose))
-        columns = [*keys, "run", "metric", "mean", "low", "high", "n", "missing", "dose"]
-        table = pd.DataFrame(lines, columns=columns)
-        return table.astype({key: frame[key].dtype for key in keys})
+        by = [*(key for key in self.result.keys if key != "run"), "run", "metric"]
+        once = self.frame.drop_duplicates([*by, "draw", "prompt_index"])
+        doses = once.groupby(by, sort=False, dropna=False)["dose"].agg(lambda own: own.mean())
+        return self.result.intervals(self.frame, by).assign(dose=doses.to_numpy())
 
     def by_run(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """A line for each run, a column for each metric, as text with intervals.
@@ -119,10 +113,9 @@ class Measurements:
             text = format_interval(interval_in(row), share=row["metric"] in self.result.shares)
             line[row["metric"]] = text if str(row["n"]) == line["n"] else f"{text}, n = {row['n']}"
         found = pd.DataFrame(list(lines.values()))
-        ordered = found.assign(_rank=rank(found["run"])).sort_values(
-            [*differ, "_rank"], kind="stable"
-        )
-        return ordered[[*differ, "run", *chosen, "n"]].reset_index(drop=True)
+        found = found.assign(_rank=rank(found["run"]))
+        found = found.sort_values([*differ, "_rank"], kind="stable", ignore_index=True)
+        return found[[*differ, "run", *chosen, "n"]]
 
 
 def rank(runs: "pd.Series[Any]") -> "pd.Series[int]":
@@ -218,3 +211,36 @@ def mean_change(paired: "pd.Series[float]", of: int, *, share: bool = False) -> 
 
 def _by_prompt(rows: pd.DataFrame) -> "pd.Series[float]":
     return rows.groupby("prompt", sort=False)["value"].mean()
+
+
+def by_part(tables: Mapping[str, pd.DataFrame], head: str = "concept") -> pd.DataFrame:
+    """The tables of several parts as one, with the part in its first column."""
+    return pd.concat(tables, names=[head]).reset_index(head)
+
+
+def note(summary: pd.DataFrame, what: str = "prompts") -> str:
+    """The line under a figure that says what its intervals are."""
+    return f"95 % intervals, n = {int(summary['n'].max())} {what}"
+
+
+def dots_by_run(
+    summary: pd.DataFrame, panels: "pd.Series[Any]", ylabel: str, ours: Collection[str]
+) -> Figure:
+    """A dot with its interval for each run, the clean one as a level, in several panels.
+
+    Args:
+        summary: One line for each panel and run.
+        panels: The panel of each line.
+        ylabel: A share.
+        ours: Runs in the colour of steering; the others are baselines.
+    """
+    clean = summary["run"] == "clean"
+    return plots.bars(
+        summary.drop(columns=["metric", "layer", "position"]).assign(
+            vector=panels,
+            condition=summary["run"].where(~clean),
+            source=np.where(summary["run"].isin([*ours]), "steered", "baseline"),
+            run=np.where(clean, "clean", "steered"),
+        ),
+        x="condition", group="source", ylabel=ylabel, unit="%", note=note(summary),
+    )  # fmt: skip

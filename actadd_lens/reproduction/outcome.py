@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from actadd_lens.errors import SweepFileError
 from actadd_lens.plots import save as save_figure
 from actadd_lens.reproduction.criteria import Verdict
-from actadd_lens.reproduction.measurements import Change, Measurements
+from actadd_lens.reproduction.measurements import Change, Measurements, by_part
 from actadd_lens.statistics import ClusterInterval
 from actadd_lens.sweeps import Result
 from actadd_lens.vectors.files import prepare_directory, write_atomically
@@ -45,6 +45,11 @@ class Measured:
         """``Measurements.change`` of every part."""
         return {name: part.change(metric, **options) for name, part in self.parts.items()}
 
+    def by_run(self, head: str = "concept") -> pd.DataFrame:
+        """``Measurements.by_run`` of every part; several parts are named in the first column."""
+        tables = {name: part.by_run() for name, part in self.parts.items()}
+        return by_part(tables, head) if len(tables) > 1 else next(iter(tables.values()))
+
     @property
     def rows(self) -> pd.DataFrame:
         """Tidy: every value, with its part."""
@@ -63,8 +68,7 @@ class Measured:
         for name, frame in self.frames.items():
             frame.to_parquet(place / f"{name}.parquet", index=False)
         about = {"parts": [*self.parts], "notes": self.notes, "facts": self.facts}
-        about["frames"] = [*self.frames]
-        write_atomically(directory / "measured.json", _json(about))
+        write_atomically(directory / "measured.json", _json({**about, "frames": [*self.frames]}))
 
     @classmethod
     def load(cls, directory: Path) -> "Measured | None":
@@ -73,19 +77,16 @@ class Measured:
         Raises:
             SweepFileError: Something else is there.
         """
-        place = directory / "measured.json"
+        place, tables = directory / "measured.json", directory / "measured"
         if not place.exists():
             return None
         about = _read(place)
         try:
             parts = {
-                name: Measurements(Result.load(directory / "measured" / f"{i}.parquet"))
+                name: Measurements(Result.load(tables / f"{i}.parquet"))
                 for i, name in enumerate(about["parts"])
             }
-            frames = {
-                name: pd.read_parquet(directory / "measured" / f"{name}.parquet")
-                for name in about["frames"]
-            }
+            frames = {name: pd.read_parquet(tables / f"{name}.parquet") for name in about["frames"]}
             return cls(parts, about["notes"], about["facts"], frames)
         except (KeyError, TypeError) as error:
             raise _unreadable(place, error) from error
@@ -122,8 +123,8 @@ def save(
     Raises:
         OutputError: The directory cannot be written to.
     """
-    rows, content = measured.rows, BytesIO()
-    rows.assign(**{c: _as_text(rows[c]) for c in _mixed(rows)}).to_parquet(content, index=False)
+    content = BytesIO()
+    _with_one_type_a_column(measured.rows).to_parquet(content, index=False)
     write_atomically(directory / "rows.parquet", content.getvalue())
     write_atomically(directory / "summary.csv", measured.summary.to_csv(index=False).encode())
     for suffix in ("png", "pdf"):
@@ -178,14 +179,9 @@ def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([f.assign(part=name) for name, f in frames.items()], ignore_index=True)
 
 
-def _mixed(rows: pd.DataFrame) -> list[str]:
-    """Columns with values of several types, such as positions; a file has one type per column."""
-    return [
-        str(c)
-        for c in rows
-        if rows[c].dtype == object and len({type(value) for value in rows[c].dropna()}) > 1
-    ]
-
-
-def _as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    return pd.Series([None if pd.isna(v) else str(v) for v in column], dtype=object)
+def _with_one_type_a_column(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns with values of several types, such as positions, as text: a file needs it."""
+    objects = [str(name) for name in rows if rows[name].dtype == object]
+    mixed = [name for name in objects if rows[name].dropna().map(type).nunique() > 1]
+    text = {name: rows[name].map(str, na_action="ignore").astype(object) for name in mixed}
+    return rows.assign(**text)

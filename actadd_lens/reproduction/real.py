@@ -1,9 +1,11 @@
 """The paper's data sets and contrast pairs for real models, judged by metrics."""
 
+import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -17,9 +19,9 @@ from actadd_lens.models.presets import PRESETS, shape_of
 from actadd_lens.models.tokens import encode, text_of_tokens
 from actadd_lens.reproduction import data
 from actadd_lens.reproduction.concepts import PAPER, Concept, Fact
-from actadd_lens.reproduction.vocabulary import FILLER, OPEN_PROMPTS, OPENINGS, PAIRS, WORDS
-from actadd_lens.vectors.pair import ContrastPair, as_pair
+from actadd_lens.vectors.pair import ContrastPair
 
+PAPERS_SAMPLING: Final = {"temperature": 1.0, "top_p": 0.3, "frequency_penalty": 1.0}
 PROMPT_TOKENS: Final = 32
 """Of a review that the model continues, at most."""
 DOCUMENT_TOKENS: Final = 256
@@ -31,6 +33,35 @@ _READ: Final = ("weddings",)
 """Concepts whose setting in the paper is for texts that are only read, its figure 2."""
 _LOOKED_THROUGH: Final = 50
 """Documents of the corpus searched per document needed: topics are rare."""
+
+_ENGLISH: Final[dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "data" / "english.json").read_text(encoding="utf-8")
+)
+PAIRS: Final[dict[str, list[list[str]]]] = _ENGLISH["pairs"]
+"""The paper's pair of each concept first; weddings and sentiment are named in it."""
+WORDS: Final[dict[str, list[str]]] = _ENGLISH["words"]
+"""What counts as being on a topic, in lower case, whole words; the paper's list of weddings."""
+
+
+def _sentences(actions: Sequence[str]) -> list[str]:
+    """Everybody at every time with every action, mixed."""
+    made = [
+        f"{when} {who if who == 'I' else who[0].lower() + who[1:]} {did}"
+        if when
+        else f"{who} {did}"
+        for when, who, did in product(_ENGLISH["when"], _ENGLISH["who"], actions)
+    ]
+    random.Random(0).shuffle(made)
+    return made
+
+
+OPEN_PROMPTS: Final = {
+    "selection": _sentences(_ENGLISH["did"][::2]),
+    "test": _sentences(_ENGLISH["did"][1::2]),
+}
+"""Beginnings of sentences after which any topic may come; the splits have no action in common."""
+OPENINGS: Final = [_ENGLISH["paper's opening"], *_sentences(_ENGLISH["before_noun"])]
+"""Prompts after which a noun comes."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +131,8 @@ class Real:
     judges: Judges = field(default_factory=Judges)
     topics: Sequence[str] = tuple(WORDS)
     caveat: str = ""
-    filler: str = FILLER
+    filler: str = _ENGLISH["filler"]
+    sampling: ClassVar[Mapping[str, Any]] = PAPERS_SAMPLING
 
     @property
     def name(self) -> str:
@@ -112,11 +144,6 @@ class Real:
             f"{self.judges.toxicity}, relevance by {self.judges.relevance}, coherence by the "
             "clean model"
         )
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """The paper's."""
-        return {"temperature": 1.0, "top_p": 0.3, "frequency_penalty": 1.0}
 
     @cached_property
     def coherence(self) -> Coherent:
@@ -173,57 +200,41 @@ class Real:
         return found[:n]
 
     def _sentiment(self, name: str) -> Concept:
-        reverse = name == "reversed"
-        wanted, given = ("negative", "positive") if reverse else ("positive", "negative")
-        judge = self.judges.sentiment
+        pairs, score = PAIRS["sentiment"], Sentiment(self.judges.sentiment)
         # VADER calls what lies between these neutral; a classifier knows two sides.
-        up, down = (0.05, -0.05) if judge is None else (0.5, 0.5)
-        score = Sentiment(judge)
-        sides = {
-            "positive": Within("positive", score, at_least=up),
-            "negative": Within("negative", score, below=down),
-        }
-        reviews = [
-            data.imdb(self.data, label=given, split=split, n=_SPARE * self.prompts)
+        up, down = (0.05, -0.05) if self.judges.sentiment is None else (0.5, 0.5)
+        wanted, given, success = "positive", "negative", Within("positive", score, at_least=up)
+        if name == "reversed":
+            pairs = [pair[::-1] for pair in pairs]
+            wanted, given, success = "negative", "positive", Within("negative", score, below=down)
+        n = _SPARE * self.prompts
+        splits = [
+            self._beginnings(data.imdb(self.data, label=given, split=split, n=n))
             for split in ("train", "test")
         ]
-        return self._made(
-            name,
-            [(n, p) if reverse else (p, n) for p, n in PAIRS["sentiment"]],
-            [[self._cut(review, self._prompt_tokens) for review in split] for split in reviews],
-            sides[wanted],
-            f"{wanted} completions of {given} reviews",
-        )
+        return self._made(name, pairs, splits, success, f"{wanted} completions of {given} reviews")
 
     def _toxicity(self) -> Concept:
         records = data.toxicity_prompts(self.data, n=2 * _SPARE * self.prompts)
-        texts = [self._cut(record.text, self._prompt_tokens) for record in records]
-        return self._made(
-            "register",
-            PAIRS["sentiment"],
-            [texts[::2], texts[1::2]],
-            Within("not_toxic", Toxicity(self.judges.toxicity), below=0.5),
-            "completions that are not toxic",
-        )
+        texts = self._beginnings([record.text for record in records])
+        success = Within("not_toxic", Toxicity(self.judges.toxicity), below=0.5)
+        wanted = "completions that are not toxic"
+        splits = [texts[::2], texts[1::2]]
+        return self._made("register", PAIRS["sentiment"], splits, success, wanted)
 
     def _topic(self, name: str) -> Concept:
-        return self._made(
-            name,
-            PAIRS[name],
-            [OPEN_PROMPTS["selection"], OPEN_PROMPTS["test"]],
-            ContainsAny(WORDS[name], name=f"on_{name}"),
-            f"completions with words on {name}",
-        )
+        splits, success = [*OPEN_PROMPTS.values()], ContainsAny(WORDS[name], name=f"on_{name}")
+        return self._made(name, PAIRS[name], splits, success, f"completions with words on {name}")
 
     def _made(
         self,
         name: str,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Sequence[Sequence[str]],
         splits: Sequence[Sequence[str]],
         success: CompletionMetric,
         wanted: str,
     ) -> Concept:
-        first, *others = (as_pair(pair) for pair in pairs)
+        first, *others = (ContrastPair(*pair) for pair in pairs)
         selection, test = (list(dict.fromkeys(filter(str.strip, split))) for split in splits)
         if selection == test:  # one file for both
             selection, test = selection[::2], selection[1::2]
@@ -235,30 +246,27 @@ class Real:
                 f"{len(selection)} selection and {len(test)} test prompts for {name}: both splits "
                 "need some that the other has not; give more records"
             )
-        kind = "reading_setting" if name in _READ else "setting"
-        known = {kind: self._paper_setting(name, first)}
+        known = self._paper_setting(name, first)
+        given = None if name in _READ else known
         return Concept(
             name, first, tuple(others), tuple(selection), tuple(test), success, wanted,
-            origin=PAPER if known.get("setting") else "", **known,
+            given, PAPER if given else "", known if name in _READ else None,
         )  # fmt: skip
 
     def _paper_setting(self, name: str, pair: ContrastPair) -> tuple[int, float] | None:
         """The paper's layer and coefficient, if it has any for this model and this pair."""
         ours = BridgeModel(self.model).name.rstrip("/").rsplit("/", 1)[-1]
         for preset in PRESETS.values():
-            setting = preset.paper.get(name)
-            if (
-                setting is not None
-                and ours == preset.name.rsplit("/", 1)[-1]
-                and as_pair((setting.positive, setting.negative)) == pair
-                and shape_of(self.model) == preset.shape
-            ):
-                return setting.layer, setting.coefficient
+            own = preset.paper.get(name)
+            known = ours == preset.name.rsplit("/", 1)[-1] and shape_of(self.model) == preset.shape
+            if known and own and ContrastPair(own.positive, own.negative) == pair:
+                return own.layer, own.coefficient
         return None
 
-    @property
-    def _prompt_tokens(self) -> int:
-        return min(PROMPT_TOKENS, BridgeModel(self.model).n_ctx // 4)
+    def _beginnings(self, texts: Sequence[str]) -> list[str]:
+        """Prompts to continue."""
+        n_tokens = min(PROMPT_TOKENS, BridgeModel(self.model).n_ctx // 4)
+        return [self._cut(text, n_tokens) for text in texts]
 
     def _cut(self, text: str, n_tokens: int) -> str:
         """The beginning of a text: at most ``n_tokens`` tokens with BOS, in whole words."""

@@ -80,16 +80,6 @@ def reproduce(
     return found
 
 
-def measured_by(own: Experiment, setup: Setup) -> Measured:
-    """What an experiment measures: read if it is stored, else measured and stored."""
-    measured = Measured.load(setup.directory)
-    if measured is None:
-        measured = own.measure(setup)
-        measured = replace(measured, facts={**measured.facts, **setup.searched})
-        measured.save(setup.directory)
-    return measured
-
-
 def _run(own: Experiment, setup: Setup, command: str) -> tuple[SavedOutcome, bool]:
     """The outcome of an experiment, and whether it was there already."""
     provenance = plain(setup.provenance)
@@ -99,7 +89,11 @@ def _run(own: Experiment, setup: Setup, command: str) -> tuple[SavedOutcome, boo
     was_there = saved is not None
     if saved is None:
         started = time.perf_counter()
-        measured = measured_by(own, setup)
+        measured = Measured.load(setup.directory)
+        if measured is None:
+            measured = own.measure(setup)
+            measured = replace(measured, facts={**measured.facts, **setup.searched})
+            measured.save(setup.directory)
         saved = save(
             setup.directory, own.name, measured,
             own.verdicts(measured), own.table(measured), own.figure(measured),

@@ -12,13 +12,19 @@ from actadd_lens.errors import PromptError
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.tokens import encode, tokenize
-from actadd_lens.reproduction.concepts import CoherentSuccess, Concept, DataSet
+from actadd_lens.models.tokens import encode
+from actadd_lens.reproduction.concepts import CoherentSuccess, Concept, DataSet, long_enough
 from actadd_lens.reproduction.measurements import Measurements
 from actadd_lens.reproduction.sizes import Sizes
 from actadd_lens.sweeps import Best
-from actadd_lens.sweeps.configurations import STEERED, Configuration, Grid, Run, clean_configuration
-from actadd_lens.sweeps.controls import Steered, make_control
+from actadd_lens.sweeps.configurations import (
+    Configuration,
+    Grid,
+    Run,
+    clean_configuration,
+    with_controls,
+)
+from actadd_lens.sweeps.controls import Steered
 from actadd_lens.sweeps.identity import fingerprint, hashed
 from actadd_lens.sweeps.measurement import Measurement
 from actadd_lens.sweeps.measuring import measure
@@ -135,10 +141,8 @@ class Setup:
         """
         name = _search_name(kind, concept)
         if name not in self._best:
-            found = self.measure(
-                name, cells, concept.selection, self.scores(concept, "objective"),
-                directory=prepare_directory(self.searches),
-            )  # fmt: skip
+            objective, place = self.scores(concept, "objective"), prepare_directory(self.searches)
+            found = self.measure(name, cells, concept.selection, objective, directory=place)
             self._best[name] = found.best("objective")
         return self._best[name]
 
@@ -164,8 +168,7 @@ class Setup:
 
     def long_enough(self, prompts: Sequence[str], rows: int) -> list[str]:
         """The prompts that have at least as many tokens as a vector has rows."""
-        lengths = map(len, tokenize(self.model, prompts))
-        return [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
+        return long_enough(self.model, prompts, rows)
 
     def fitting(self, concept: Concept, texts: Sequence[str], after: int = 1) -> list[str]:
         """Texts with ``after`` predictions after the vector's rows, that fit with the prompt.
@@ -173,12 +176,12 @@ class Setup:
         Raises:
             PromptError: There are none.
         """
-        rows = concept.pair.tokens(self.model).shape[1]
-        most = BridgeModel(self.model).n_ctx - len(encode(self.model, concept.pair.positive))
-        found = [t for t in self.long_enough(texts, rows + after + 1) if self.length(t) <= most]
+        least = concept.pair.tokens(self.model).shape[1] + after + 1
+        most = BridgeModel(self.model).n_ctx - self.length(concept.pair.positive)
+        found = [t for t in self.long_enough(texts, least) if self.length(t) <= most]
         if not found:
             raise PromptError(
-                f"none of {len(texts)} texts for {concept.name} has {rows + after + 1} to {most} "
+                f"none of {len(texts)} texts for {concept.name} has {least} to {most} "
                 "tokens (BOS included), which the vector and the context need: give others"
             )
         return found
@@ -217,15 +220,8 @@ class Setup:
             controls: By name; see ``sweep``.
             **labels: Further labels, or other values for the vector's own.
         """
-        labels = {**_labels(concept, vector, c), **labels}
-        cells = [Configuration({**labels, "run": STEERED}, Run((c * vector,)))]
-        for name in controls:
-            if name == "prompted":
-                run = Run(prefix=concept.pair.positive)
-            else:
-                run = Run((make_control(name, Steered(c * vector, self.seed)),))
-            cells.append(Configuration({**labels, "run": name}, run))
-        return cells
+        of = Steered(c * vector, self.seed, pair=concept.pair)
+        return list(with_controls(of, {**_labels(concept, vector, c), **labels}, controls))
 
     def grid(
         self, concept: Concept, layers: Sequence[int], coefficients: Sequence[float]
@@ -303,14 +299,10 @@ class Setup:
         if not found.complete:
             raise KeyboardInterrupt
         ours = {metric.name: name for name, metric in metrics.items()}
+        frame = found.frame.assign(metric=found.frame["metric"].map(ours))
         known = [[ours[metric], *rest] for metric, *rest in found.provenance["metrics"]]
-        return Measurements(
-            replace(
-                found,
-                frame=found.frame.assign(metric=found.frame["metric"].map(ours)),
-                provenance={**found.provenance, "metrics": known},
-            )
-        )
+        provenance = {**found.provenance, "metrics": known}
+        return Measurements(replace(found, frame=frame, provenance=provenance))
 
     def measure_each(
         self,
@@ -327,9 +319,8 @@ class Setup:
     def describe(self, concept: Concept) -> dict[str, str]:
         """Lines of a set-up: the concept's pair, layer and coefficient, and prompts."""
         layer, c = self.setting(concept)
-        if concept.setting is not None:
-            origin = concept.origin
-        else:
+        origin = concept.origin
+        if concept.setting is None:
             origin = _chosen(self._best[_search_name("search", concept)])
         few = len(concept.test) < self.sizes.prompts
         wanted = f" ({self.sizes.prompts} asked for)" if few else ""
@@ -360,12 +351,8 @@ def _chosen(best: Best) -> str:
 
 def _labels(concept: Concept, vector: SteeringVector, c: float) -> dict[str, Any]:
     """The labels of a vector's configurations."""
-    return {
-        "vector": concept.name,
-        "layer": vector.layer,
-        "coefficient": c,
-        "position": vector.position,
-    }
+    labels = {"vector": concept.name, "layer": vector.layer, "coefficient": c}
+    return {**labels, "position": vector.position}
 
 
 def _described(cells: Sequence[Configuration]) -> str:

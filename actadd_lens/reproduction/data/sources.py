@@ -106,14 +106,7 @@ def records(corpus: Corpus, source: Source, split: str = "train", **names: str) 
 
 
 def take(found: Iterator[T], n: int | None, what: str, corpus: Corpus, source: Source) -> list[T]:
-    """The first n, or all; what there is if there are fewer.
-
-    Args:
-        found: What was asked for.
-        n: How many of them; all by default.
-        what: Their name, for the error if there is none.
-        corpus: Where they come from.
-        source: And its place.
+    """The first n of what was found, or all; ``what`` is their name in errors.
 
     Raises:
         DataError: n is below 1, or there is none.
@@ -157,12 +150,7 @@ def locate(corpus: Corpus, source: Source) -> Path | str:
 
 
 def hub_records(corpus: Corpus, name: str, **options: Any) -> Iterator[Record]:
-    """Records from the Hugging Face hub, streamed.
-
-    Args:
-        corpus: The data set that was asked for.
-        name: Its name there.
-        **options: For ``datasets.load_dataset``.
+    """Records from the Hugging Face hub, streamed; options are those of ``load_dataset``.
 
     Raises:
         DataError: The hub is out of reach, or has no such data set.
@@ -222,18 +210,16 @@ def _json_lines(path: Path) -> Iterator[Record]:
 def _parquet_rows(path: Path) -> Iterator[Record]:
     from pyarrow import parquet  # slow to import, and for this kind only
 
-    number = 0
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            columns = {name: batch.column(name) for name in batch.schema.names}
-            for row in range(batch.num_rows):
-                number += 1
-                place = f"{path}, row {number}"
-                try:
-                    value = {name: column[row].as_py() for name, column in columns.items()}
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{place} is not UTF-8: {error}: convert it") from error
-                yield Record(place, value)
+        batches = file.iter_batches(batch_size=256)
+        rows = (batch.slice(i, 1) for batch in batches for i in range(batch.num_rows))
+        for number, row in enumerate(rows, start=1):
+            place = f"{path}, row {number}"
+            try:
+                [value] = row.to_pylist()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{place} is not UTF-8: {error}: convert it") from error
+            yield Record(place, value)
 
 
 def _text_file(path: Path) -> Iterator[Record]:

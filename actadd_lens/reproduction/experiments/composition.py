@@ -15,6 +15,7 @@ from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least, decide, preserved
 from actadd_lens.reproduction.measurements import (
     Measurements,
+    dots_by_run,
     format_interval,
     format_intervals,
     percent,
@@ -22,7 +23,6 @@ from actadd_lens.reproduction.measurements import (
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import BASELINES, Setup
-from actadd_lens.reproduction.tables import dots_by_run
 from actadd_lens.statistics import Interval
 from actadd_lens.sweeps import Result
 from actadd_lens.sweeps.configurations import KEYS, STEERED, Configuration, Run, clean_configuration
@@ -106,13 +106,11 @@ def _conditions(setup: Setup, concepts: Sequence[Concept]) -> Conditions:
         vectors.append(c * setup.vector(concept.pair, layer))
         mean, found = setup.mean_difference(concept)
         means.append(found * mean)
-    made = {STEERED: vectors}
-    for name in BASELINES[:-2]:
-        # Seeds of their own: vectors of one shape would get the same random directions.
-        seeds = (setup.seed, setup.seed + len(BASELINES))
-        drawn = zip(vectors, seeds, strict=True)
-        made[name] = [make_control(name, Steered(vector, seed)) for vector, seed in drawn]
-    made[BASELINES[-1]] = means
+    # Seeds of their own: vectors of one shape would get the same random directions.
+    seeds = (setup.seed, setup.seed + len(BASELINES))
+    drawn = [Steered(vector, seed) for vector, seed in zip(vectors, seeds, strict=True)]
+    controls = {name: [make_control(name, own) for own in drawn] for name in BASELINES[:-2]}
+    made = {STEERED: vectors, **controls, BASELINES[-1]: means}
     # Row 0 of a vector is that of BOS, so it may be added to the token of the other's last row.
     made[SIDE_BY_SIDE] = [vectors[0], vectors[1].at(len(vectors[0].rows) - 1)]
     conditions = {name: (Run((a,)), Run((b,)), Run((a, b))) for name, (a, b) in made.items()}
@@ -123,14 +121,13 @@ def _conditions(setup: Setup, concepts: Sequence[Concept]) -> Conditions:
 
 def _cells(conditions: Conditions, concepts: Sequence[Concept]) -> list[Configuration]:
     """Each vector alone, and both under every condition."""
-    labelled = [
-        (concept.name, STEERED, run)
-        for concept, run in zip(concepts, conditions[STEERED], strict=False)
-    ]
+    one, other = (concept.name for concept in concepts)
+    first, second, _ = conditions[STEERED]
+    labelled = [(one, STEERED, first), (other, STEERED, second)]
     labelled += [(BOTH, name, both) for name, (*_, both) in conditions.items()]
     return [
-        Configuration({**dict.fromkeys(KEYS), "vector": pair, "run": name}, run)
-        for pair, name, run in labelled
+        Configuration({**dict.fromkeys(KEYS), "vector": vector, "run": name}, run)
+        for vector, name, run in labelled
     ]
 
 
@@ -153,11 +150,11 @@ def _with_additivity(
             "cosine": (both * added).sum(dim=1) / (both.norm(dim=1) * added.norm(dim=1)),
             "explained": 1 - ((both - added).norm(dim=1) / both.norm(dim=1)) ** 2,
         }
-        labels = {**dict.fromkeys(KEYS), "vector": BOTH, "run": control}
+        rows = {**dict.fromkeys(KEYS), "vector": BOTH, "run": control}
+        rows |= {"prompt": prompts, "prompt_index": range(len(prompts))}
         for name, found in values.items():
             defined = torch.where(found.isfinite(), found, torch.nan)
-            rows = {"prompt": prompts, "value": defined, "prompt_index": range(len(prompts))}
-            frames.append(pd.DataFrame(rows).assign(metric=name, **labels))
+            frames.append(pd.DataFrame({**rows, "metric": name, "value": defined}))
     frame = pd.concat(frames, ignore_index=True).astype(dict(part.result.frame.dtypes))
     metrics = [*part.result.provenance["metrics"], *([name, "", False] for name in ADDITIVE)]
     return Measurements(Result(frame, {**part.result.provenance, "metrics": metrics}))
@@ -168,11 +165,8 @@ def judge(m: Measured) -> list[Verdict]:
     """Compare both vectors with each alone and with the sum of their shifts."""
     part = m.parts[BOTH]
     alone, together, apart = (
-        {
-            name: part.value(f"{name}: success", run, vector=pair or name)
-            for name in m.notes["concepts"]
-        }
-        for run, pair in (("steered", None), ("steered", BOTH), (SIDE_BY_SIDE, BOTH))
+        {n: part.value(f"{n}: success", run, vector=vector or n) for n in m.notes["concepts"]}
+        for run, vector in (("steered", None), ("steered", BOTH), (SIDE_BY_SIDE, BOTH))
     )
     cosine, explained = (part.value(name, vector=BOTH) for name in ADDITIVE)
     random = part.value("cosine", "random", vector=BOTH)

@@ -1,6 +1,7 @@
 """Facts that the model knows."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -18,13 +19,18 @@ from actadd_lens.plots.style import (
     log_ticks,
     panel_axes,
 )
-from actadd_lens.reproduction.concepts import Concept, Fact
+from actadd_lens.reproduction.concepts import Fact
 from actadd_lens.reproduction.criteria import Verdict, all_of, decide, preserved
-from actadd_lens.reproduction.measurements import Measurements, as_measurements, percent
+from actadd_lens.reproduction.measurements import (
+    Measurements,
+    as_measurements,
+    format_intervals,
+    note,
+    percent,
+)
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
-from actadd_lens.reproduction.tables import note
 from actadd_lens.sweeps.configurations import Configuration
 
 LOGPROB = "answer_logprob"
@@ -74,7 +80,9 @@ def knowledge(setup: Setup) -> Measured:
     for name, concept in concepts.items():
         cells = setup.baselines(concept)
         for place, head in ((ON_QUESTION, ""), (ON_FILLER, f"{setup.data.filler} ")):
-            facts = _fitting(setup, concept, given, head)
+            # Facts whose question is longer than the vector and fits with the prompt.
+            long = set(setup.fitting(concept, [head + fact.prompt for fact in given], after=0))
+            facts = [fact for fact in given if head + fact.prompt in long]
             counts[place].append(len(facts))
             parts[f"{name} {place}"] = _ranks(setup, cells, facts, head, ks)
     return Measured(
@@ -89,12 +97,6 @@ def knowledge(setup: Setup) -> Measured:
             ),
         },
     )
-
-
-def _fitting(setup: Setup, concept: Concept, facts: Sequence[Fact], head: str) -> list[Fact]:
-    """Facts whose question is longer than the vector and fits with the prompt."""
-    long = set(setup.fitting(concept, [head + fact.prompt for fact in facts], after=0))
-    return [fact for fact in facts if head + fact.prompt in long]
 
 
 def _ranks(
@@ -128,7 +130,7 @@ def judge(m: Measured) -> list[Verdict]:
         Verdict(
             "Q1",
             decide(not any(i.high < 0 for i in prompting.values()), *prompting.values()),
-            "; ".join(f"{name} {percent(i)}" for name, i in prompting.items()),
+            format_intervals(prompting),
         ),
     ]
 
@@ -140,20 +142,13 @@ def _at(m: Measured, place: str) -> dict[str, Measurements]:
 
 def _stays(key: str, parts: Mapping[str, Measurements], ks: Sequence[int]) -> Verdict:
     """Whether no P@K of any vector falls by more than 5 points."""
-    falls = {name: {k: part.change(f"P@{k}") for k in ks} for name, part in parts.items()}
-    largest = {name: min(by_k, key=lambda k: by_k[k].mean) for name, by_k in falls.items()}
-    return Verdict(
-        key,
-        all_of(
-            preserved(falls[name][k], part.value(f"P@{k}", "clean"))
-            for name, part in parts.items()
-            for k in ks
-        ),
-        "largest fall: "
-        + "; ".join(
-            f"{name} P@{k} {percent(falls[name][k], n=True)}" for name, k in largest.items()
-        ),
-    )
+    held, largest = [], []
+    for name, part in parts.items():
+        falls = {f"P@{k}": part.change(f"P@{k}") for k in ks}
+        held += [preserved(fall, part.value(metric, "clean")) for metric, fall in falls.items()]
+        metric = min(falls, key=lambda metric: falls[metric].mean)
+        largest.append(f"{name} {metric} {percent(falls[metric], n=True)}")
+    return Verdict(key, all_of(held), f"largest fall: {'; '.join(largest)}")
 
 
 @knowledge.tabulate
@@ -171,10 +166,7 @@ def tabulate(m: Measured) -> pd.DataFrame:
 @knowledge.draw
 def draw(m: Measured) -> Figure:
     """P@K against K, a column of panels for each vector, a row for each kind of text."""
-    ks, panels = (
-        m.notes["ks"],
-        [(p, n) for p in (ON_QUESTION, ON_FILLER) for n in m.notes["concepts"]],
-    )
+    ks, panels = m.notes["ks"], [*product((ON_QUESTION, ON_FILLER), m.notes["concepts"])]
     with drawing() as figure:
         axes, per_row = panel_axes(figure, len(panels), (2.3, 2.4))
         for ax, (place, name) in zip(axes, panels, strict=True):

@@ -1,7 +1,6 @@
 """The norms of vectors relative to the residual stream."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 import torch
@@ -103,12 +102,8 @@ def _norms(
             own = own[own["row"] == int(vector.norms().argmax())]
         means = own.groupby("prompt", sort=False)[["dose", ADDED, STREAM]].mean()
         long = means.rename(columns={"dose": RATIO}).reset_index().melt("prompt", var_name="metric")
-        labels: dict[str, Any] = {
-            "vector": concept.name,
-            "layer": vector.layer,
-            "coefficient": scale,
-        }
-        frames.append(long.assign(**labels, position=vector.position, run=run))
+        long = long.assign(vector=concept.name, layer=vector.layer, coefficient=scale)
+        frames.append(long.assign(position=vector.position, run=run))
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]
 
 
@@ -167,12 +162,10 @@ def tabulate(m: Measured) -> pd.DataFrame:
 def draw(m: Measured) -> Figure:
     """Norms of the stream and of the vector's rows, by layer."""
     # Vectors with one number per row: the figure reads the norms of their rows.
-    rows = m.frames["rows"].set_index("layer")["norm"]
+    rows = m.frames["rows"].groupby("layer")["norm"].agg(list)
     vectors = {
-        layer: SteeringVector(
-            torch.tensor([*rows[rows.index == layer]]).diag(), bridge.hook_point(layer)
-        )
-        for layer in map(int, rows.index.unique())
+        layer: SteeringVector(torch.tensor(rows[layer]).diag(), bridge.hook_point(layer))
+        for layer in map(int, rows.index)
     }
     figure = plots.norm_profile(m.frames["stream"], vectors=vectors)
     figure.axes[0].set_title(plain(m.notes["title"]), loc="left", fontsize=9)

@@ -1,8 +1,8 @@
 """Other contrast pairs of the same concept."""
 
-from collections.abc import Mapping
 from functools import partial, reduce
 from operator import add
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,14 +20,13 @@ from actadd_lens.plots.style import (
 )
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least
-from actadd_lens.reproduction.measurements import percent
+from actadd_lens.reproduction.measurements import note, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
-from actadd_lens.reproduction.tables import note
-from actadd_lens.sweeps.configurations import CLEAN, Configuration, Run, labelled
+from actadd_lens.sweeps.configurations import Configuration, Run, labelled, with_controls
+from actadd_lens.sweeps.controls import Steered
 from actadd_lens.vectors.geometry import cosines
-from actadd_lens.vectors.vector import SteeringVector
 
 THINNED = 2
 LOOKS = {
@@ -66,35 +65,32 @@ def pair_variance(setup: Setup) -> Measured:
     names = ("sentiment", setup.data.topics[0], "register")
     concepts = {name: c.thinned(THINNED) for name, c in setup.concepts(*names).items()}
     parts = setup.measure_each(concepts, partial(_cells, setup), "success", "coherence")
-    vectors = {name: _vectors(setup, concept) for name, concept in concepts.items()}
-    found = {name: {k: _cosine(k, own) for k in own} for name, own in vectors.items()}
+    found = {name: _cosines(setup, concept) for name, concept in concepts.items()}
     return Measured(parts, {"cosines": found}, setup.describe_all(concepts))
-
-
-def _vectors(setup: Setup, concept: Concept) -> dict[str, SteeringVector]:
-    layer, _ = setup.setting(concept)
-    return {label: setup.vector(pair, layer) for label, pair in labelled(concept.pairs).items()}
 
 
 def _cells(setup: Setup, concept: Concept) -> list[Configuration]:
     """The clean run, the mean difference, and every pair with its controls."""
-    vectors, (_, c) = _vectors(setup, concept), setup.setting(concept)
-    of_all = (CLEAN, "mean_difference")
-    cells = [cell for cell in setup.baselines(concept) if cell.labels["run"] in of_all]
-    # Pairs that have their positive prompt in common share its run.
-    prompted = {pair.positive: Run(prefix=pair.positive) for pair in concept.pairs}
-    named = zip(vectors.items(), concept.pairs, strict=True)
-    for i, ((label, vector), pair) in enumerate(named, start=1):
-        steered, random = setup.conditions(concept, vector, c, (f"random:{i}",), vector=label)
-        labels = {**steered.labels, "run": "prompted"}
-        cells += [steered, random, Configuration(labels, prompted[pair.positive])]
+    layer, c = setup.setting(concept)
+    clean, *_, mean = setup.baselines(concept)
+    cells = [clean, mean]
+    runs = dict[Any, Run]()  # pairs that have their positive prompt in common share its run
+    for i, (label, pair) in enumerate(labelled(concept.pairs).items(), start=1):
+        of = Steered(c * setup.vector(pair, layer), setup.seed, pair=pair)
+        where = {"vector": label, "layer": layer, "coefficient": c, "position": of.vector.position}
+        cells += with_controls(of, where, (f"random:{i}", "prompted"), runs)
     return cells
 
 
-def _cosine(label: str, vectors: Mapping[str, SteeringVector]) -> float:
-    """Of a vector with the mean of the others; their sum has its direction."""
-    others = reduce(add, [vector for name, vector in vectors.items() if name != label])
-    return float(cosines({"own": vectors[label], "others": others}).to_numpy()[0, 1])
+def _cosines(setup: Setup, concept: Concept) -> dict[str, float]:
+    """Of each pair's vector with the mean of the others; their sum has its direction."""
+    layer, _ = setup.setting(concept)
+    vectors = {k: setup.vector(pair, layer) for k, pair in labelled(concept.pairs).items()}
+    found = {}
+    for label, vector in vectors.items():
+        others = reduce(add, [other for name, other in vectors.items() if name != label])
+        found[label] = float(cosines({"own": vector, "others": others}).to_numpy()[0, 1])
+    return found
 
 
 def _pairs(m: Measured) -> pd.DataFrame:
@@ -147,10 +143,8 @@ def tabulate(m: Measured) -> pd.DataFrame:
         part = m.parts[str(name)]
         values = {run: part.value("success", run) for run in COMPARED}
         coherent = part.value("coherence", "mean difference")
-        ranked = pairs.sort_values("success", kind="stable")
-        worst, best = (
-            f"{100 * r['success']:.0f} %, {r['vector']}" for _, r in ranked.iloc[[0, -1]].iterrows()
-        )
+        ranked = pairs.sort_values("success", kind="stable").iloc[[0, -1]].to_dict("records")
+        worst, best = (f"{100 * r['success']:.0f} %, {r['vector']}" for r in ranked)
         lines.append(
             {
                 "concept": name,

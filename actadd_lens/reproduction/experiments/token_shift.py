@@ -1,9 +1,7 @@
 """The next token's distribution after a prompt."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -33,20 +31,6 @@ HEADS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Gain(LogitMetric):
-    """How much likelier a set of tokens becomes together, in nats."""
-
-    ids: tuple[int, ...]
-    base = GAIN
-
-    @override
-    def values(
-        self, clean: Float[Tensor, "row vocab"], steered: Float[Tensor, "row vocab"]
-    ) -> Float[Tensor, "row"]:
-        return Effectiveness(self.ids).values(clean, steered)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Share(LogitMetric):
     """What a set of tokens contributes to KL(steered || clean), as a share of it; NaN if it is 0.
 
@@ -54,8 +38,9 @@ class _Share(LogitMetric):
     """
 
     ids: tuple[int, ...]
+    signed: bool = True
+    """Whether contributions have their signs; without them the share is between 0 and 1."""
     base = SHARE
-    signed: ClassVar[bool] = True
 
     @override
     def values(
@@ -65,14 +50,6 @@ class _Share(LogitMetric):
         parts = terms if self.signed else terms.abs()
         share = parts[:, list(self.ids)].sum(dim=-1) / parts.sum(dim=-1)
         return torch.where(terms.sum(dim=-1) > 1e-6, share, torch.full_like(share, math.nan))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ShareOfSizes(_Share):
-    """The same of the contributions without their signs: between 0 and 1."""
-
-    base = SIZE
-    signed = False
 
 
 @experiment(
@@ -108,10 +85,18 @@ def token_shift(setup: Setup) -> Measured:
     concept = setup.topic().for_reading
     given = setup.data.openings(setup.sizes.prompts)
     openings = setup.fitting(concept, given, after=0)
-    ids = _first_tokens(setup, openings[0], setup.data.words(concept.name))
+    # The topic's words, by the tokens that they begin with after an opening and a space.
+    end = setup.length(openings[0])
+    texts = [f"{openings[0]} {word}" for word in setup.data.words(concept.name)]
+    ids = tuple(dict.fromkeys(encode(setup.model, text)[end] for text in texts))
+    metrics = {
+        GAIN: Effectiveness(ids, name=GAIN),
+        SHARE: _Share(ids=ids),
+        SIZE: _Share(ids=ids, name=SIZE, signed=False),
+        "kl": KL(),
+    }
     cells = setup.baselines(concept)
-    metrics = [_Gain(ids=ids), _Share(ids=ids), _ShareOfSizes(ids=ids), KL()]
-    part = setup.measure("openings", cells, openings, {m.name: m for m in metrics}, samples=0)
+    part = setup.measure("openings", cells, openings, metrics, samples=0)
     divergences = part.rows("kl").sort_values("value", kind="stable")
     middle = divergences["prompt"].iloc[(len(divergences) - 1) // 2]
     [steering] = cells[1].run.steering
@@ -126,13 +111,6 @@ def token_shift(setup: Setup) -> Measured:
         },
         frames={"shift": shift},
     )
-
-
-def _first_tokens(setup: Setup, opening: str, words: Sequence[str]) -> tuple[int, ...]:
-    """First tokens of words after an opening and a space."""
-    end = setup.length(opening)
-    whole = (encode(setup.model, f"{opening} {word}") for word in words)
-    return tuple(dict.fromkeys(ids[end] for ids in whole))
 
 
 @token_shift.judge
