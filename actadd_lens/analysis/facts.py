@@ -1,20 +1,15 @@
 """Does the model still know what it knew? Facts as (prompt, answer), read from the next token."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actadd_lens.analysis.logprobs import predictions
 from actadd_lens.errors import PromptError
+from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import encode, tokenize
 from actadd_lens.steering.interventions import Steering
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 
 def answer_ranks(
