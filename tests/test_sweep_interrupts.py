@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import actadd_lens as al
-from actadd_lens.sweeps import completions, logits, measurement, measuring
+from actadd_lens.sweeps import measurement, measuring
 from actadd_lens.sweeps.identity import fingerprint
 
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May", "Love"]
@@ -80,8 +80,8 @@ def test_killed_at_any_moment_it_loses_only_what_was_in_flight(neo, tmp_path: Pa
 def test_what_is_done_is_not_done_again(neo, tmp_path: Path, monkeypatch):
     store = tmp_path / "run.sqlite"
     expected = run(neo, store)
-    monkeypatch.setattr(logits, "fast_model", lambda *_: pytest.fail("it read again"))
-    monkeypatch.setattr(completions, "completions", lambda *_: pytest.fail("it generated again"))
+    monkeypatch.setattr(measuring, "fast_model", lambda *_: pytest.fail("it read again"))
+    monkeypatch.setattr(measuring, "completions", lambda *_: pytest.fail("it generated again"))
     assert_same(run(neo, store), expected)
 
 
