@@ -17,7 +17,7 @@ import torch
 import actadd_lens as al
 from actadd_lens.metrics import Metric, WordCount
 from actadd_lens.sweeps.configurations import KEYS, Configuration, Run, clean_configuration
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from benchmarks.checkpoint import prompt_of
 from benchmarks.measures import Row, Times, interleaved, seconds, times_faster
 from benchmarks.peer_job import run_peer

@@ -50,7 +50,15 @@ def answer_ranks(
         if not answer.strip():
             raise PromptError(f"the answer of fact {index} is empty: give it a text")
     prompts = tokenize(model, [prompt for prompt, _ in facts])
-    answers = [_answer(model, ids, fact) for ids, fact in zip(prompts, facts, strict=True)]
+    answers = []
+    for ids, (prompt, answer) in zip(prompts, facts, strict=True):
+        whole = encode(model, f"{prompt} {answer.strip()}")
+        if prompt != prompt.rstrip() or whole[: len(ids)] != list(ids):
+            raise PromptError(
+                f"the answer {answer!r} cannot be told apart behind {prompt!r}: end the prompt in "
+                "a word, without a space"
+            )
+        answers.append(whole[len(ids) :])
     read: dict[int, tuple[float, int]] = {}
     for batch, logprobs in predictions(model, prompts, steering, batch_size):
         first = torch.tensor([answers[index][0] for index in batch], device=logprobs.device)
@@ -64,18 +72,6 @@ def answer_ranks(
         ],
         columns=["prompt", "answer", "n_tokens", "logprob", "rank"],
     )
-
-
-def _answer(model: Bridge, prompt: Sequence[int], fact: tuple[str, str]) -> Sequence[int]:
-    """Tokens of an answer after its prompt and a space."""
-    text, answer = fact
-    whole = encode(model, f"{text} {answer.strip()}")
-    if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
-        raise PromptError(
-            f"the answer {answer!r} cannot be told apart behind {text!r}: end the prompt in "
-            "a word, without a space"
-        )
-    return whole[len(prompt) :]
 
 
 def precision_at_k(

@@ -26,7 +26,7 @@ from actadd_lens.sweeps.configurations import (
 )
 from actadd_lens.sweeps.grid import grid
 from actadd_lens.sweeps.identity import fingerprint, hashed
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from actadd_lens.sweeps.results import Result
 from actadd_lens.vectors.extraction import extract, mean_differences
 from actadd_lens.vectors.files import prepare_directory

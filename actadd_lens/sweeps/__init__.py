@@ -1,9 +1,9 @@
 """Sweeps: many ways to steer, measured at close to the least arithmetic that does it.
 
 In the order in which they import each other: ``configurations`` says what is run, controls
-included; ``measurement`` is what is asked for, checked; ``store`` saves the values, ``results``
-makes a table of them; ``measuring`` runs the model. ``search`` holds the result of a sweep,
-``grid`` and ``ablations`` the functions that a caller uses.
+included; ``store`` saves the values, ``results`` makes a table of them; ``measurement`` checks what
+is asked for, and runs the model. ``search`` holds the result of a sweep, ``grid`` and ``ablations``
+the functions that a caller uses.
 """
 
 from actadd_lens.sweeps.ablations import Ablation as Ablation

@@ -39,7 +39,7 @@ from actadd_lens.sweeps.configurations import (
     with_controls,
 )
 from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from actadd_lens.sweeps.results import Result, noted, typed
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.norms import cosines

@@ -2,13 +2,7 @@
 
 A control is a function from a ``Steered`` configuration to what is run in its place: a vector, an
 intervention, several of them, or a text that is put in front of every prompt. ``register_control``
-gives it the name by which sweeps and ablations know it:
-
-    @register_control("halved")
-    def halved(of: Steered) -> SteeringVector:
-        return 0.5 * of.vector
-
-    al.sweep(model, ("Love", "Hate"), prompts, metrics="kl", controls=["random", "halved"])
+gives it the name by which sweeps and ablations know it.
 """
 
 import re

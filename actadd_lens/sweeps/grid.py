@@ -209,13 +209,9 @@ def grid(
 ) -> list[Configuration]:
     """The clean configuration, then every steered one with its controls; one extraction a pair.
 
-    Args:
-        model: Any TransformerBridge with a tokenizer.
-        sources: By label.
-        layers: That pairs are extracted at.
-        coefficients, positions, controls, seed: As of ``sweep``.
-        only: The one label that gets configurations; the other pairs serve its controls.
-        lenient: Whether a control that an intervention does not have is left out, not refused.
+    Arguments are those of ``sweep``, the sources by label. ``only`` is the one label that gets
+    configurations: the other pairs serve its controls. ``lenient`` leaves out a control that an
+    intervention does not have, instead of refusing it.
     """
     pairs = [source for source in sources.values() if isinstance(source, ContrastPair)]
     check_axes(layers=layers if pairs else None, coefficients=coefficients, positions=positions)

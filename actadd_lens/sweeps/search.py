@@ -15,7 +15,7 @@ from actadd_lens.models.tokens import as_texts
 from actadd_lens.statistics import ClusterInterval
 from actadd_lens.sweeps.configurations import CLEAN, STEERED, Configuration
 from actadd_lens.sweeps.identity import fingerprint
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from actadd_lens.sweeps.results import Result, brief, noted
 
 PLACE = ["vector", "layer", "coefficient", "position"]
