@@ -221,6 +221,14 @@ def test_an_ablation_knows_the_code_of_its_controls(neo, tmp_path):
         al.position_ablation(neo, vector, TEXTS, metrics=TOKEN, progress=False, **options)
 
 
+@pytest.fixture
+def numpy_allowed(request):
+    """Skips where annotations are checked: numpy's integers are none of Python's."""
+    if request.config.getoption("--jaxtyping-packages", None):
+        pytest.skip("run-time types refuse what the functions take")
+
+
+@pytest.mark.usefixtures("numpy_allowed")
 def test_numbers_of_numpy_are_the_same_sweep_as_those_of_python(neo, tmp_path):
     store = tmp_path / "run.sqlite"
     vectors = al.extract(neo, PAIR)
@@ -236,6 +244,7 @@ def test_numbers_of_numpy_are_the_same_sweep_as_those_of_python(neo, tmp_path):
     assert json.dumps(best.held_out.provenance)
 
 
+@pytest.mark.usefixtures("numpy_allowed")
 def test_ablations_take_numbers_of_numpy(neo, tmp_path):
     options = {"metrics": TOKEN, "progress": False, "position": np.int64(1)}
     for result in (
