@@ -262,7 +262,7 @@ def dimension_ablation(
 def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
     """Dimensions in the order in which each choice takes them."""
     norms = torch.linalg.vector_norm(vector.rows, dim=0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     return {
         "first": list(range(len(norms))),
         "top": norms.argsort(descending=True, stable=True).tolist(),

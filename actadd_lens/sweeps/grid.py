@@ -252,7 +252,7 @@ def grid(
                 item = vector if c is None else c * vector
                 item = item if position is None else item.at(position)
                 of = Steered(item, seed, 0, model, layer, c, pair, pairs, layers, shared)
-                place = item.position if isinstance(item.position, int) else str(item.position)
+                place = parse(item.position).position
                 labels = {"vector": label, "layer": layer, "coefficient": c, "position": place}
                 found += with_controls(of, labels, controls, runs, lenient)
     return found
