@@ -298,7 +298,12 @@ class SweepResult(Result):
         tried = self.recipe.settings
         axes = {"layers": "layer", "coefficients": "coefficient", "positions": "position"}
         alone = {k: [chosen[v]] for k, v in axes.items() if chosen[v] in (tried[k] or ())}
-        settings = {**tried, **alone, "only": chosen["vector"]}
+        settings = {**tried, **alone, "only": chosen["vector"], "vectors": []}
+        layer = str(int(chosen["layer"]))
+        for label, *made_of in tried["vectors"]:
+            if label == chosen["vector"] and isinstance(made_of[0], dict):  # by layer
+                made_of = [{layer: made_of[0][layer]}]
+            settings["vectors"].append([label, *made_of])
         found = replace(self.recipe, configurations=configurations, settings=settings).run(prompts)
         if not found.complete:
             raise SweepError("the test prompts were interrupted: ask for the best one again")
