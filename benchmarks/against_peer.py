@@ -17,8 +17,7 @@ import torch
 import actadd_lens as al
 from actadd_lens.metrics import Metric, WordCount
 from actadd_lens.sweeps.configurations import KEYS, Configuration, Run, clean_configuration
-from actadd_lens.sweeps.measurement import Measurement
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from benchmarks.checkpoint import prompt_of
 from benchmarks.measures import Row, Times, interleaved, seconds, times_faster
 from benchmarks.peer_job import run_peer
@@ -69,7 +68,7 @@ class Comparison:
         ]
         whole = [clean_configuration(), *cells]
         options = {"progress": False, **options}
-        measure(Measurement.of(self.model, whole, self.prompts, [metric], {}, **options))
+        measure(self.model, whole, self.prompts, [metric], {}, **options)
 
     def peer(self, coefficients: Sequence[float], **job: Any) -> dict[str, Any]:
         """Run the same cells with the peer, once."""

@@ -159,9 +159,9 @@ def test_a_directory_that_cannot_be_made_is_told_first(run, tmp_path, monkeypatc
 
 @pytest.mark.usefixtures("warm")
 def test_an_interrupted_sweep_writes_what_it_has(run, files, tmp_path, monkeypatch):
-    from actadd_lens.sweeps import logits
+    from actadd_lens.sweeps import measurement
 
-    kl, calls = logits.kl, []
+    kl, calls = measurement.kl, []
 
     def interrupted(*args):
         calls.append(1)
@@ -169,7 +169,7 @@ def test_an_interrupted_sweep_writes_what_it_has(run, files, tmp_path, monkeypat
             raise KeyboardInterrupt
         return kl(*args)
 
-    monkeypatch.setattr(logits, "kl", interrupted)
+    monkeypatch.setattr(measurement, "kl", interrupted)
     out = tmp_path / "out"
     code, printed, told = run(
         "sweep", *PAIR, "--prompts", files[0], "--layers", "0,1", "--out", out

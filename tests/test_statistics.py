@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.random import mtrand
 
 from actadd_lens import statistics as stats
-from actadd_lens.statistics import comparisons
 
 NAN = float("nan")
 VALUES = st.one_of(
@@ -268,7 +267,7 @@ def test_samples_of_a_prompt_are_flipped_together():
 
 def test_the_null_hypothesis_stands_in_the_docstring():
     docstring = " ".join(str(stats.paired_permutation.__doc__).split())
-    for part in comparisons.EXCHANGEABLE.replace(":", ";").split("; "):
+    for part in stats.EXCHANGEABLE.replace(":", ";").split("; "):
         assert part in docstring
 
 

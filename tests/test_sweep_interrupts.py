@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import actadd_lens as al
-from actadd_lens.sweeps import completions, logits, measurement, measuring
+from actadd_lens.sweeps import measurement
 from actadd_lens.sweeps.identity import fingerprint
 
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May", "Love"]
@@ -80,8 +80,8 @@ def test_killed_at_any_moment_it_loses_only_what_was_in_flight(neo, tmp_path: Pa
 def test_what_is_done_is_not_done_again(neo, tmp_path: Path, monkeypatch):
     store = tmp_path / "run.sqlite"
     expected = run(neo, store)
-    monkeypatch.setattr(logits, "fast_model", lambda *_: pytest.fail("it read again"))
-    monkeypatch.setattr(completions, "completions", lambda *_: pytest.fail("it generated again"))
+    monkeypatch.setattr(measurement, "fast_model", lambda *_: pytest.fail("it read again"))
+    monkeypatch.setattr(measurement, "completions", lambda *_: pytest.fail("it generated again"))
     assert_same(run(neo, store), expected)
 
 
@@ -281,7 +281,7 @@ def test_two_processes_on_one_store_are_one_too_many(neo, tmp_path: Path):
 @pytest.mark.slow
 def test_a_full_disk_keeps_the_rows_up_to_now(neo, tmp_path: Path, monkeypatch):
     store = tmp_path / "run.sqlite"
-    add, calls = measuring.Store.add, []
+    add, calls = measurement.Store.add, []
 
     def full(self, *args, **kwargs):
         calls.append(1)
@@ -290,7 +290,7 @@ def test_a_full_disk_keeps_the_rows_up_to_now(neo, tmp_path: Path, monkeypatch):
             self._connection.execute(f"PRAGMA max_page_count = {pages}")
         return add(self, *args, **kwargs)
 
-    monkeypatch.setattr(measuring.Store, "add", full)
+    monkeypatch.setattr(measurement.Store, "add", full)
     many = {"layers": [1], "coefficients": [1.0], "samples": 60}
     with pytest.raises(al.OutputError, match="kept"):
         run(neo, store, **many)

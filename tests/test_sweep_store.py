@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import time
 from contextlib import closing, contextmanager
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def path(tmp_path):
 def begun(path):
     """A closed store with one finished key."""
     with Store.open(path, CONFIG) as store:
-        store.add("logits", [(0, 0)], [ROW], [Measured(0, 0, 0.5, math.inf)])
+        store.add("logits", [ROW, Measured(0, 0, 0.5, math.inf)])
     return path
 
 
@@ -74,8 +75,22 @@ def place(row):
     return row.run, row.prompt, -1 if sample is None else sample, getattr(row, "metric", 0)
 
 
+TABLES = {
+    Value: "figure ORDER BY run, prompt, ifnull(sample, -1), metric",
+    Measured: "measured ORDER BY run, prompt",
+    Text: "text ORDER BY run, prompt, sample",
+}
+
+
+def rows_of(store, kind):
+    """What a table has, in order; NULL is NaN, and no sample."""
+    null = [None if field.name == "sample" else math.nan for field in fields(kind)]
+    found = store._connection.execute(f"SELECT * FROM {TABLES[kind]}").fetchall()
+    return [kind(*(n if x is None else x for x, n in zip(row, null, strict=True))) for row in found]
+
+
 def contents(store):
-    return [[bits(row) for row in rows()] for rows in (store.values, store.measured, store.texts)]
+    return [[bits(row) for row in rows_of(store, kind)] for kind in TABLES]
 
 
 INDEX = st.integers(0, 3)
@@ -92,32 +107,34 @@ KEY = st.tuples(INDEX, INDEX)
 def test_what_is_added_comes_back_whole_and_once(path, figures, measured, texts, in_memory, data):
     path.unlink(missing_ok=True)
     values = [Value(*key, value) for key, value in figures.items()]
+    known = [Measured(*key, *pair) for key, pair in measured.items()]
+    written = [Text(*key, text) for key, text in texts.items()]
     rows = {
-        "logits": {
-            "values": [value for value in values if value.sample is None],
-            "measured": [Measured(*key, *pair) for key, pair in measured.items()],
-        },
-        "texts": {
-            "values": [value for value in values if value.sample is not None],
-            "texts": [Text(*key, text) for key, text in texts.items()],
-        },
+        "logits": [*(value for value in values if value.sample is None), *known],
+        "texts": [*(value for value in values if value.sample is not None), *written],
     }
-    todo = {(p, place(r)[:2]) for p, kinds in rows.items() for some in kinds.values() for r in some}
+    todo = {(phase, place(row)[:2]) for phase, some in rows.items() for row in some}
     left = data.draw(st.permutations(sorted(todo)))
     with Store.open(None if in_memory else path, CONFIG) as store:
         while left:
             n = data.draw(st.integers(1, len(left)))
             for phase in ("logits", "texts"):
                 keys = [key for p, key in left[:n] if p == phase]
-                own = {k: [r for r in v if place(r)[:2] in keys] for k, v in rows[phase].items()}
+                own = [row for row in rows[phase] if place(row)[:2] in keys]
                 for _ in range(2):  # once more changes nothing
-                    store.add(phase, keys, **own)
+                    store.add(phase, own)
             left = left[n:]
         expected = [
-            [bits(row) for row in sorted(some, key=place)]
-            for some in (values, rows["logits"]["measured"], rows["texts"]["texts"])
+            [bits(row) for row in sorted(some, key=place)] for some in (values, known, written)
         ]
         assert contents(store) == expected
+        joined = {row[:4]: row[5:] for row in store.rows()}
+        assert joined.keys() == figures.keys()
+        for (run, prompt, sample, _), (dose, divergence, text) in joined.items():
+            beside = [math.nan if x is None else x for x in (dose, divergence)]
+            of_run = measured.get((run, prompt), (math.nan, math.nan))
+            assert beside == pytest.approx(of_run, nan_ok=True)
+            assert text == texts.get((run, prompt, sample))
         assert {(p, key) for p in ("logits", "texts") for key in store.done(p)} == todo
     if not in_memory:
         with Store.open(path, CONFIG) as store:
@@ -128,17 +145,17 @@ def test_what_is_added_comes_back_whole_and_once(path, figures, measured, texts,
 def test_every_number_survives(path, number):
     rows = Value(0, 0, None, 0, number), Measured(0, 0, number, number)
     with Store.open(path, CONFIG) as store:
-        store.add("logits", [(0, 0)], rows[:1], rows[1:])
+        store.add("logits", rows)
         assert contents(store) == [[bits(rows[0])], [bits(rows[1])], []]
 
 
 def test_a_finished_key_stays_as_it_is(begun):
     with Store.open(begun, CONFIG) as store:
         before = contents(store)
-        store.add(
-            "logits", [(0, 0), (0, 1)], [Value(0, 0, None, 0, 2.0), Value(0, 0, None, 1, 3.0)]
-        )
-        assert contents(store) == before
+        more = [Value(0, 0, None, 0, 2.0), Value(0, 0, None, 1, 3.0)]
+        store.add("logits", [*more, Value(0, 1, None, 0, 4.0)])
+        assert contents(store)[0] == [*before[0], bits(Value(0, 1, None, 0, 4.0))]
+        assert contents(store)[1:] == before[1:]
         assert store.done("logits") == {(0, 0), (0, 1)}
         assert store.done("texts") == set()
 
@@ -146,20 +163,19 @@ def test_a_finished_key_stays_as_it_is(begun):
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ({"values": [ROW, ROW]}, "every row once"),
-        ({"measured": [Measured(0, 0, 1.0, 1.0)] * 2}, "every row once"),
-        ({"texts": [Text(0, 0, 0, "x"), Text(0, 0, 0, "y")]}, "every row once"),
-        ({"values": [Value(0, 0, -1, 0, 1.0)]}, "sample >= 0"),
-        ({"values": [ROW, Value(0, 1, None, 0, 1.0)]}, r"not the key \(0, 1\)"),
+        ([ROW, ROW], "every row once"),
+        ([Measured(0, 0, 1.0, 1.0)] * 2, "every row once"),
+        ([Text(0, 0, 0, "x"), Text(0, 0, 0, "y")], "every row once"),
+        ([Value(0, 0, -1, 0, 1.0)], "sample >= 0"),
     ],
 )
 def test_rows_that_cannot_be_are_refused_whole(path, rows, told):
     with Store.open(path, CONFIG) as store:
         with pytest.raises(SweepError, match=told):
-            store.add("logits", [(0, 0)], **rows)
+            store.add("logits", rows)
         assert contents(store) == [[], [], []]
         assert not store.done("logits")
-        store.add("logits", [(0, 0)], [ROW])
+        store.add("logits", [ROW])
 
 
 def test_numbers_of_other_kinds_are_refused(path):
@@ -167,42 +183,40 @@ def test_numbers_of_other_kinds_are_refused(path):
     vars(row).update(vars(ROW), value=np.float32(1))
     with Store.open(path, CONFIG) as store:
         with pytest.raises(SweepError, match="plain numbers"):
-            store.add("logits", [(0, 0)], [row])
+            store.add("logits", [row])
         assert not store.done("logits")
     with pytest.raises(SweepError, match="closed"):
-        store.add("logits", [(0, 0)], [ROW])
+        store.add("logits", [ROW])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-@pytest.mark.parametrize("kind", ["values", "texts"])
-def test_an_interrupt_within_add_takes_all_of_it_back(begun, error, kind):
-    rows = {"values": [Value(1, 0, None, 0, 1.0)], "texts": [Text(1, 0, 0, "x")]}
+def test_an_interrupt_within_add_takes_all_of_it_back(begun, error):
+    rows = [Value(1, 0, None, 0, 1.0), Text(1, 0, 0, "x")]
 
     def cut_short():
-        yield from rows[kind]
+        yield from rows
         raise error
 
     with Store.open(begun, CONFIG) as store:
         before = contents(store)
         with pytest.raises(error):
-            store.add("logits", [(1, 0)], **{**rows, kind: cut_short()})
+            store.add("logits", cut_short())
         assert contents(store) == before
         assert store.done("logits") == {(0, 0)}
-        store.add("logits", [(1, 0)], **rows)
+        store.add("logits", rows)
         assert store.done("logits") == {(0, 0), (1, 0)}
 
 
 def test_one_file_is_left(path, tmp_path):
     store = Store.open(str(path), CONFIG)
-    store.add("logits", [(0, 0), (1, 0)], [ROW, Value(1, 0, None, 0, 1.0)])
-    rows = store.values()
-    next(rows)  # a reader that stops half-way holds nothing open
+    store.add("logits", [ROW, Value(1, 0, None, 0, 1.0)])
+    assert len(store.rows()) == 2
     store.close()
     assert list(tmp_path.iterdir()) == [path]
     with Store.open(path, CONFIG) as again:
-        assert len(list(again.values())) == 2
+        assert len(again.rows()) == 2
     with pytest.raises(OutputError, match="closed"):
-        next(rows)
+        store.rows()
 
 
 # What it refuses
@@ -362,9 +376,9 @@ def test_a_file_without_tables_is_begun(path, statements):
     path.touch()
     database(path, *statements)
     with Store.open(path, CONFIG) as store:
-        store.add("logits", [(0, 0)], [ROW])
+        store.add("logits", [ROW])
     with Store.open(path, CONFIG) as store:
-        assert list(store.values()) == [ROW]
+        assert rows_of(store, Value) == [ROW]
 
 
 @forking
@@ -396,7 +410,7 @@ def test_a_log_that_was_being_copied_back_is_not_lost(path, tmp_path):
 def hold(path, line):
     """Add a row, and keep the store open until told otherwise."""
     with Store.open(path, CONFIG) as store:
-        store.add("logits", [(7, 7)], [Value(7, 7, None, 0, 1.0)])
+        store.add("logits", [Value(7, 7, None, 0, 1.0)])
         line.send(b"!")
         line.recv(1)
 
@@ -427,14 +441,14 @@ def test_a_second_store_of_the_process_is_refused_and_drops_no_lock(begun):
             Store.open(begun, CONFIG)
         line.send(b"!")
         assert b"in use" in line.recv(999)
-        store.add("texts", [(0, 0)], texts=[Text(0, 0, 0, "x")])
+        store.add("texts", [Text(0, 0, 0, "x")])
 
 
 def fill(store):
     """Add until it is refused; gives the keys that were accepted."""
     for run in range(1, 10**4):
         try:
-            store.add("texts", [(run, 0)], texts=[Text(run, 0, i, "x" * 999) for i in range(9)])
+            store.add("texts", [Text(run, 0, i, "x" * 999) for i in range(9)])
         except OutputError as error:
             assert "added before is kept" in str(error)  # noqa: PT017 - not every run raises
             assert "full" in str(error) or "I/O" in str(error)  # noqa: PT017 - likewise
@@ -444,7 +458,7 @@ def fill(store):
 
 def check_filled(store, accepted):
     assert store.done("texts") == accepted
-    assert [(row.run, row.sample) for row in store.texts()] == [
+    assert [(row.run, row.sample) for row in rows_of(store, Text)] == [
         (run, i) for run, _ in sorted(accepted) for i in range(9)
     ]
 
@@ -458,7 +472,7 @@ def test_a_full_disk_keeps_what_was_added(path, in_memory):
         assert accepted
         check_filled(store, accepted)
         store._connection.execute("PRAGMA max_page_count = 1000000")
-        store.add("texts", [(0, 0)], texts=[Text(0, 0, 0, "x")])
+        store.add("texts", [Text(0, 0, 0, "x")])
         assert store.done("texts") == {*accepted, (0, 0)}
     if not in_memory:
         with Store.open(path, CONFIG) as store:
@@ -485,14 +499,10 @@ KEYS = [(run, prompt) for run in range(40) for prompt in range(10)]
 def made(phase, keys):
     """What a measurement would add for some keys: the same each time."""
     if phase == "logits":
-        return {
-            "values": [Value(*key, None, m, math.sin(m + key[0])) for key in keys for m in (0, 1)],
-            "measured": [Measured(*key, key[0] / 7, key[1] / 7) for key in keys],
-        }
-    return {
-        "values": [Value(*key, s, 2, s / 3) for key in keys for s in (0, 1)],
-        "texts": [Text(*key, s, f"{key} é" * 20) for key in keys for s in (0, 1)],
-    }
+        values = [Value(*key, None, m, math.sin(m + key[0])) for key in keys for m in (0, 1)]
+        return [*values, *(Measured(*key, key[0] / 7, key[1] / 7) for key in keys)]
+    values = [Value(*key, s, 2, s / 3) for key in keys for s in (0, 1)]
+    return [*values, *(Text(*key, s, f"{key} é" * 20) for key in keys for s in (0, 1))]
 
 
 def measure(path, permit):
@@ -503,7 +513,7 @@ def measure(path, permit):
             left = [key for key in KEYS if key not in done]
             for i in range(0, len(left), 2):
                 permit()
-                store.add(phase, left[i : i + 2], **made(phase, left[i : i + 2]))
+                store.add(phase, made(phase, left[i : i + 2]))
 
 
 def check_whole(path):
@@ -511,10 +521,10 @@ def check_whole(path):
     with Store.open(path, CONFIG) as store:
         assert store._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         done = {phase: sorted(store.done(phase)) for phase in ("logits", "texts")}
-        rows = [made(phase, keys) for phase, keys in done.items()]
-        assert list(store.values()) == sorted(rows[0]["values"] + rows[1]["values"], key=place)
-        assert list(store.measured()) == rows[0]["measured"]
-        assert list(store.texts()) == rows[1]["texts"]
+        rows = [row for phase, keys in done.items() for row in made(phase, keys)]
+        for kind in TABLES:
+            own = [row for row in rows if type(row) is kind]
+            assert rows_of(store, kind) == sorted(own, key=place)
     return len(done["logits"]) + len(done["texts"])
 
 

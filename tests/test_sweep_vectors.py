@@ -1,7 +1,9 @@
 """Sweeps of vectors, interventions and functions of the layer, and controls of one's own."""
 
+import json
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +12,8 @@ from conftest import N_LAYERS
 import actadd_lens as al
 from actadd_lens import metrics
 from actadd_lens.sweeps import Steered, register_control
-from actadd_lens.sweeps.configurations import Grid, sources_of
+from actadd_lens.sweeps.grid import grid, sources_of
+from actadd_lens.sweeps.identity import described
 
 PAIR = ("Love you", "Hate")
 TEXTS = ["I hate you because", "She talks"]
@@ -153,15 +156,122 @@ def test_interventions_run_as_in_a_pass_of_their_own(neo):
 
 def test_an_intervention_makes_its_own_controls_and_takes_no_coefficient(neo):
     sources, layers = sources_of(neo, {"edit": Edit(2.0)}, None)
-    made = list(Grid(sources, layers, None, None, ("negated",)).configurations(neo, seed=0))
+    made = grid(neo, sources, layers, controls=["negated"])
     labels = [tuple(one.labels.values()) for one in made[1:]]
     assert labels == [("edit", 1, None, "all", "steered"), ("edit", 1, None, "all", "negated")]
     assert [one.run.steering for one in made[1:]] == [(Edit(2.0),), (Edit(-2.0),)]
-    moved = Grid(sources, layers, None, ("prompt", -1)).configurations(neo, seed=0)
+    moved = grid(neo, sources, layers, positions=["prompt", -1])
     assert [one.labels["position"] for one in moved] == [None, "prompt", -1]
-    assert Grid(sources, layers).settings["vectors"] == [["edit", {"1": Edit(2.0).identity()}]]
+    result = run(neo, {"edit": Edit(2.0)}, controls=())
+    assert result.provenance["vectors"] == [["edit", {"1": Edit(2.0).identity()}]]
     with pytest.raises(al.SweepError, match=r"Edit has no control 'random': .*controls=\(\)"):
-        list(Grid(sources, layers, None, None, ("random",)).configurations(neo, seed=0))
+        grid(neo, sources, layers, controls=["random"])
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_sweep_of_vectors_and_interventions_has_a_figure(neo, late):
+    what = {
+        "vector": al.extract(neo, PAIR)[1],
+        "edit": Edit(2.0, hook_point=f"blocks.{late}.hook_resid_pre"),
+        "project": al.Project(al.extract(neo, PAIR)[1].rows[-1], "blocks.1.hook_resid_pre"),
+    }
+    result = run(neo, what, metrics="kl")
+    assert sorted(result.frame["coefficient"].dropna().unique()) == [1.0]
+    assert len(result.plot().axes) == 3
+    assert len(result.plot_pareto(result.metrics[0], "dose").axes) >= 1
+
+
+def scaled_by(factor):
+    """A control whose code has the factor in it."""
+    space = {}
+    exec(f"def twisted(of): return {factor} * of.vector", {"__name__": __name__}, space)
+    return space["twisted"]
+
+
+def test_a_control_whose_code_has_changed_is_another_one(neo, tmp_path):
+    vector, store = al.extract(neo, PAIR)[1], tmp_path / "run.sqlite"
+    options = {"controls": ["twisted"], "store": store}
+    for _ in range(2):
+        register_control("twisted")(scaled_by(2.0))
+        again = run(neo, {"v": vector}, **options)
+    assert values(again, run="twisted") == logprob(neo, 2 * vector)
+    register_control("twisted")(scaled_by(3.0))
+    with pytest.raises(al.SweepFileError, match="control_code"):
+        run(neo, {"v": vector}, **options)
+    plain = run(neo, {"v": vector}, controls=["random", "negated"])
+    assert "control_code" not in plain.provenance  # a store begun before can be resumed
+
+
+def test_an_intervention_whose_own_control_has_changed_is_another_one(neo, tmp_path, monkeypatch):
+    options = {"controls": ["negated"], "store": tmp_path / "run.sqlite"}
+    run(neo, {"edit": al.KeepNorm(Edit(2.0))}, **options)
+    run(neo, {"edit": al.KeepNorm(Edit(2.0))}, **options)
+    monkeypatch.setattr(Edit, "control", lambda self, name, seed: Edit(-2 * self.strength))
+    with pytest.raises(al.SweepFileError, match="control_code"):
+        run(neo, {"edit": al.KeepNorm(Edit(2.0))}, **options)
+
+
+def test_an_ablation_knows_the_code_of_its_controls(neo, tmp_path):
+    options = {"controls": ["twisted"], "store": tmp_path / "run.sqlite", "starts": [0]}
+    vector = al.extract(neo, PAIR)[1]
+    register_control("twisted")(scaled_by(2.0))
+    al.position_ablation(neo, vector, TEXTS, metrics=TOKEN, progress=False, **options)
+    register_control("twisted")(scaled_by(3.0))
+    with pytest.raises(al.SweepFileError, match="control_code"):
+        al.position_ablation(neo, vector, TEXTS, metrics=TOKEN, progress=False, **options)
+
+
+@pytest.fixture
+def numpy_allowed(request):
+    """Skips where annotations are checked: numpy's integers are none of Python's."""
+    if request.config.getoption("--jaxtyping-packages", None):
+        pytest.skip("run-time types refuse what the functions take")
+
+
+@pytest.mark.usefixtures("numpy_allowed")
+def test_numbers_of_numpy_are_the_same_sweep_as_those_of_python(neo, tmp_path):
+    store = tmp_path / "run.sqlite"
+    vectors = al.extract(neo, PAIR)
+    what = {"own": 3 * vectors[1], "made": lambda layer: vectors[layer].at(1)}
+    grid = {"layers": [0, 2], "coefficients": [2.0, 3.0], "positions": [0, 1]}
+    expected = run(neo, what, **grid, controls=["random", "negated"], store=store)
+    what = {"own": np.int64(3) * vectors[1], "made": lambda layer: vectors[layer].at(np.int64(1))}
+    grid = {name: [*np.array(values)] for name, values in grid.items()}
+    again = run(neo, what, **grid, controls=["random", "negated"], store=store)
+    pd.testing.assert_frame_equal(again.frame, expected.frame)
+    json.dumps(again.provenance)
+    placed = run(neo, {"edit": Edit(2.0, position=np.int64(1))}, controls=())
+    assert placed.frame["position"].dropna().unique().tolist() == [1]
+    best = again.best(TOKEN.name, test_prompts="Something else")
+    assert json.dumps(best.held_out.provenance)
+
+
+@pytest.mark.usefixtures("numpy_allowed")
+def test_ablations_take_numbers_of_numpy(neo, tmp_path):
+    options = {"metrics": TOKEN, "progress": False, "position": np.int64(1)}
+    for result in (
+        al.layer_transplant(
+            neo, PAIR, TEXTS, coefficient=np.float32(2), recorded=np.array([1]),
+            injected=[np.int64(2)], store=tmp_path / "layers.sqlite", **options,
+        ),
+        al.pair_variance(
+            neo, [PAIR, ("I", "She")], TEXTS, layer=np.int64(1), coefficient=np.float64(2),
+            store=tmp_path / "pairs.sqlite", **options,
+        ),
+        al.dimension_ablation(
+            neo, np.float32(2) * al.extract(neo, PAIR)[1], TEXTS, fractions=np.float32([0.5]),
+            seed=np.int64(1), metrics=TOKEN, progress=False,
+        ),
+    ):  # fmt: skip
+        assert set(result.frame["coefficient"].dropna()) <= {2.0}
+        result.save(tmp_path / "result.parquet")
+        loaded = al.Ablation.load(tmp_path / "result.parquet")
+        pd.testing.assert_frame_equal(loaded.frame, result.frame)
+
+
+def test_metrics_of_numpy_numbers_are_described_as_those_of_python():
+    for number, same in [(np.float64(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True)]:
+        assert described(number) == described(same)
 
 
 @pytest.mark.parametrize(

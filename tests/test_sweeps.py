@@ -359,9 +359,9 @@ def test_cuts_are_sweeps(neo):
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_anything_runs(neo, monkeypatch, options, error, message):
-    from actadd_lens.sweeps import measuring
+    from actadd_lens.sweeps import measurement
 
-    monkeypatch.setattr(measuring, "readings", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(measurement, "logit_rows", lambda *_: pytest.fail("it ran"))
     with pytest.raises(error, match=message):
         run(neo, **options)
 

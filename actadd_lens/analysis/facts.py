@@ -1,20 +1,15 @@
 """Does the model still know what it knew? Facts as (prompt, answer), read from the next token."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actadd_lens.analysis.logprobs import predictions
 from actadd_lens.errors import PromptError
+from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import encode, tokenize
 from actadd_lens.steering.interventions import Steering
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 
 def answer_ranks(
@@ -55,7 +50,15 @@ def answer_ranks(
         if not answer.strip():
             raise PromptError(f"the answer of fact {index} is empty: give it a text")
     prompts = tokenize(model, [prompt for prompt, _ in facts])
-    answers = [_answer(model, ids, fact) for ids, fact in zip(prompts, facts, strict=True)]
+    answers = []
+    for ids, (prompt, answer) in zip(prompts, facts, strict=True):
+        whole = encode(model, f"{prompt} {answer.strip()}")
+        if prompt != prompt.rstrip() or whole[: len(ids)] != list(ids):
+            raise PromptError(
+                f"the answer {answer!r} cannot be told apart behind {prompt!r}: end the prompt in "
+                "a word, without a space"
+            )
+        answers.append(whole[len(ids) :])
     read: dict[int, tuple[float, int]] = {}
     for batch, logprobs in predictions(model, prompts, steering, batch_size):
         first = torch.tensor([answers[index][0] for index in batch], device=logprobs.device)
@@ -69,18 +72,6 @@ def answer_ranks(
         ],
         columns=["prompt", "answer", "n_tokens", "logprob", "rank"],
     )
-
-
-def _answer(model: Bridge, prompt: Sequence[int], fact: tuple[str, str]) -> Sequence[int]:
-    """Tokens of an answer after its prompt and a space."""
-    text, answer = fact
-    whole = encode(model, f"{text} {answer.strip()}")
-    if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
-        raise PromptError(
-            f"the answer {answer!r} cannot be told apart behind {text!r}: end the prompt in "
-            "a word, without a space"
-        )
-    return whole[len(prompt) :]
 
 
 def precision_at_k(

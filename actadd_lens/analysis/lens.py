@@ -6,7 +6,7 @@ each architecture does to its logits last.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from actadd_lens.analysis.logprobs import kl_terms
 from actadd_lens.errors import LayerError, VectorError, require_count
+from actadd_lens.frames import DataFrame
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
@@ -21,11 +22,6 @@ from actadd_lens.models.tokens import token_texts, tokenize
 from actadd_lens.steering.hooks import prompt_edits
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 _FAITHFUL = 0.01
 """Bound on the KL divergence (nats) of the last layer's lens from the model's own prediction.
@@ -164,41 +160,31 @@ def _lenses(
     model: Bridge, ids: list[int], steering: Steering, layers: Sequence[int] | None
 ) -> tuple[Float[Tensor, "pos vocab"], Iterator[tuple[int, Float[Tensor, "pos vocab"]]]]:
     """What the model predicts at every position, and the lens of each layer, one at a time."""
-    last = BridgeModel(model).n_layers
-    wanted = _check_layers(model, range(last + 1) if layers is None else layers)
+    own = BridgeModel(model)
+    last = own.n_layers
+    wanted = list(dict.fromkeys(range(last + 1) if layers is None else layers))
+    outside = [layer for layer in wanted if not 0 <= layer <= last]
+    if outside or not wanted:
+        raise LayerError(
+            f"no layers {outside or 'given'} to look at: {own.name} has the streams "
+            f"entering layers 0 to {last - 1}, and {last} for the finished one"
+        )
     points = {layer: bridge.hook_point(layer) for layer in wanted if layer < last}
     points[last] = bridge.hook_point(last - 1, "resid_post")
-    tokens = torch.tensor([ids], device=BridgeModel(model).device)
+    tokens = torch.tensor([ids], device=own.device)
     mask = torch.ones_like(tokens)
     edits = prompt_edits(model, [steering], mask).by_point
-    names = list(dict.fromkeys(points.values()))
-    run = BridgeModel(model).run(tokens, mask, edits=edits, read=names)
+    run = own.run(tokens, mask, edits=edits, read=list(dict.fromkeys(points.values())))
     assert run.logits is not None
     final, streams = run.logits[0].float().log_softmax(dim=1), run.streams
-    _check_faithful(model, final, bridge.lens_logprobs(model, streams[points[last]][0]))
+    # The lens of the finished stream must be what the model predicts, or it shows nothing.
+    finished = bridge.lens_logprobs(model, streams[points[last]][0])
+    worst = float(kl_terms(final, finished).sum(dim=1).max())
+    if worst > _FAITHFUL:
+        raise LayerError(
+            f"the final norm and unembedding of {own.name} give other predictions "
+            f"than the model (KL divergence {worst:.3g} nats): a logit lens would mislead"
+        )
     return final, (
         (layer, bridge.lens_logprobs(model, streams[points[layer]][0])) for layer in wanted
     )
-
-
-def _check_layers(model: Bridge, layers: Sequence[int]) -> list[int]:
-    last = BridgeModel(model).n_layers
-    outside = [layer for layer in layers if not 0 <= layer <= last]
-    if outside or not layers:
-        raise LayerError(
-            f"no layers {outside or 'given'} to look at: {BridgeModel(model).name} has the streams "
-            f"entering layers 0 to {last - 1}, and {last} for the finished one"
-        )
-    return list(dict.fromkeys(layers))
-
-
-def _check_faithful(
-    model: Bridge, final: Float[Tensor, "pos vocab"], lens: Float[Tensor, "pos vocab"]
-) -> None:
-    """The lens of the finished stream must be what the model predicts, or it shows nothing."""
-    worst = float(kl_terms(final, lens).sum(dim=1).max())
-    if worst > _FAITHFUL:
-        raise LayerError(
-            f"the final norm and unembedding of {BridgeModel(model).name} give other predictions "
-            f"than the model (KL divergence {worst:.3g} nats): a logit lens would mislead"
-        )

@@ -5,7 +5,6 @@ Position i predicts token i + 1. Texts are read in batches of like length.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
+from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, hooked_points
 from actadd_lens.models.memory import batches, budget
@@ -21,11 +21,6 @@ from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
 from actadd_lens.steering.interventions import Intervention, Steering, conditions_of, n_rows
 from actadd_lens.vectors.vector import SteeringVector
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 
 def token_logprobs(
@@ -202,6 +197,16 @@ def kl_terms(
     """
     ratio = torch.where(p == -math.inf, torch.zeros_like(p), p - q)
     return torch.where(ratio == math.inf, ratio, p.exp() * ratio)  # exp may come out as 0
+
+
+def rows_end(
+    sequences: Sequence[Sequence[int]], interventions: Sequence[Intervention]
+) -> list[int]:
+    """For each text the position after all rows; 0 where one row is added to every token."""
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    each = [positions.parse(i.position).ends(lengths, n_rows(i)) for i in interventions]
+    ends: list[int] = torch.stack([torch.zeros_like(lengths), *each]).amax(dim=0).tolist()
+    return ends
 
 
 def _spares_last_token(sequences: Sequence[Sequence[int]], given: Sequence[Intervention]) -> bool:

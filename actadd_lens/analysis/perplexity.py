@@ -7,25 +7,17 @@ figure 2.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from actadd_lens.analysis.logprobs import sequence_logprobs
+from actadd_lens.analysis.logprobs import rows_end, sequence_logprobs
 from actadd_lens.errors import PromptError
+from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import check_context, encode, tokenize
-from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit
-from actadd_lens.steering.interventions import Steering, n_rows
+from actadd_lens.steering.interventions import Steering
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
-
-_RATIOS = ("ratio", "ratio_prompted")
+_RATIOS = {"ratio": "steered", "ratio_prompted": "prompted"}
 
 
 def perplexity_ratio(
@@ -69,12 +61,9 @@ def perplexity_ratio(
     'ratio'
     """
     sequences = tokenize(model, texts)
-    counted = _counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
-    clean, steered = (
-        sequence_logprobs(model, sequences, s, batch_size, progress) for s in (None, steering)
-    )
-    runs = {"clean": clean, "steered": steered}
-    return _means(texts, labels, {name: _tails(v, counted) for name, v in runs.items()})
+    first = _first_counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
+    runs = {"clean": (sequences, None, first), "steered": (sequences, steering, first)}
+    return _ratios(model, texts, labels, runs, batch_size, progress)
 
 
 def prompting_ratio(
@@ -121,17 +110,13 @@ def prompting_ratio(
     prompted = [[*head, *ids[1:]] for ids in sequences]
     for index, ids in enumerate(prompted):
         check_context(model, len(ids), f"text {index} with the prompt before it")
-    counted = _counted(model, sequences, steering)
+    first = _first_counted(model, sequences, steering)
     runs = {
-        "clean": sequence_logprobs(model, sequences, None, batch_size, progress),
-        "steered": sequence_logprobs(model, sequences, steering, batch_size, progress),
-        "prompted": sequence_logprobs(model, prompted, None, batch_size, progress),
+        "clean": (sequences, None, first),
+        "steered": (sequences, steering, first),
+        "prompted": (prompted, None, [n + len(head) - 1 for n in first]),
     }
-    behind = {
-        name: _tails(v, [n + len(head) - 1 for n in counted] if name == "prompted" else counted)
-        for name, v in runs.items()
-    }
-    return _means(texts, labels, behind)
+    return _ratios(model, texts, labels, runs, batch_size, progress)
 
 
 def ratio_summary(
@@ -180,35 +165,31 @@ def ratio_summary(
     )
 
 
-def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steering) -> list[int]:
-    """For each text the first position whose prediction is after all rows of the vectors.
-
-    A vector at every token of the prompt masks nothing: no text comes after it.
-    """
+def _first_counted(
+    model: Bridge, sequences: Sequence[Sequence[int]], steering: Steering
+) -> list[int]:
+    """For each text the first position whose prediction is after all rows of the vectors."""
     given = as_interventions(model, steering)
     check_fit(sequences, given)
-    lengths = torch.tensor([len(ids) for ids in sequences])
-    first = torch.zeros_like(lengths)
-    for item in given:
-        ends = positions.parse(item.position).ends(lengths, n_rows(item))
-        first = torch.maximum(first, ends)
-    if bool((first > lengths - 2).all()):
+    first, lengths = rows_end(sequences, given), [len(ids) for ids in sequences]
+    if all(n > length - 2 for n, length in zip(first, lengths, strict=True)):
         raise PromptError(
-            f"the longest text has {int(lengths.max())} tokens (BOS included), the vector ends at "
-            f"position {int(first.max()) - 1}: no prediction is left behind it in any text; give "
+            f"the longest text has {max(lengths)} tokens (BOS included), the vector ends at "
+            f"position {max(first) - 1}: no prediction is left behind it in any text; give "
             "longer texts, or count all predictions with mask_injected=False"
         )
-    return [int(n) for n in first]
+    return first
 
 
-def _tails(values: Sequence[Tensor], skipped: Sequence[int]) -> list[Tensor]:
-    return [row[n:] for row, n in zip(values, skipped, strict=True)]
-
-
-def _means(
-    texts: Sequence[str], labels: Sequence[str] | None, runs: Mapping[str, Sequence[Tensor]]
+def _ratios(
+    model: Bridge,
+    texts: Sequence[str],
+    labels: Sequence[str] | None,
+    runs: Mapping[str, tuple[Any, ...]],
+    batch_size: int | None,
+    progress: bool | None,
 ) -> DataFrame:
-    """A row for each text: mean log-prob of each run, perplexity ratios to the clean one."""
+    """A row for each text; a run has tokens, steering and the first prediction that counts."""
     import pandas as pd
 
     frame = pd.DataFrame({"text": [texts] if isinstance(texts, str) else list(texts)})
@@ -216,12 +197,13 @@ def _means(
         if len(labels) != len(frame):
             raise PromptError(f"{len(labels)} labels for {len(frame)} texts: give one for each")
         frame["label"] = list(labels)
-    for name, values in runs.items():
-        frame[f"logprob_{name}"] = [float(row.mean()) for row in values]
-    frame["n_tokens"] = [len(row) for row in runs["clean"]]
-    for name in runs:
-        if name != "clean":
-            column = "ratio" if name == "steered" else f"ratio_{name}"
+    for name, (sequences, steering, first) in runs.items():
+        read = sequence_logprobs(model, sequences, steering, batch_size, progress)
+        counted = [row[n:] for row, n in zip(read, first, strict=True)]
+        frame[f"logprob_{name}"] = [float(row.mean()) for row in counted]
+    frame["n_tokens"] = [len(row) for row in counted]  # the same tokens in every run
+    for column, name in _RATIOS.items():
+        if name in runs:
             change = frame["logprob_clean"] - frame[f"logprob_{name}"]
             frame[column] = change.map(math.exp)
     return frame

@@ -16,18 +16,16 @@ from actadd_lens.models.tokens import encode
 from actadd_lens.reproduction.concepts import CoherentSuccess, Concept, DataSet, long_enough
 from actadd_lens.reproduction.measurements import Measurements
 from actadd_lens.reproduction.sizes import Sizes
-from actadd_lens.sweeps import Best
+from actadd_lens.sweeps import Best, Steered
 from actadd_lens.sweeps.configurations import (
     Configuration,
-    Grid,
     Run,
     clean_configuration,
     with_controls,
 )
-from actadd_lens.sweeps.controls import Steered
+from actadd_lens.sweeps.grid import grid
 from actadd_lens.sweeps.identity import fingerprint, hashed
-from actadd_lens.sweeps.measurement import Measurement
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from actadd_lens.sweeps.results import Result
 from actadd_lens.vectors.extraction import extract, mean_differences
 from actadd_lens.vectors.files import prepare_directory
@@ -131,8 +129,7 @@ class Setup:
 
     def search_grid(self, concept: Concept) -> list[Configuration]:
         """The configurations that a search for layer and coefficient tries, and the clean run."""
-        grid = Grid({concept.name: concept.pair}, tuple(self.layers), SEARCHED, ("front",), ())
-        return list(grid.configurations(self.model, self.seed))
+        return grid(self.model, {concept.name: concept.pair}, self.layers, SEARCHED, ["front"])
 
     def _search(self, kind: str, concept: Concept, cells: Sequence[Configuration]) -> Best:
         """The configuration with the most coherent successes on the selection prompts.
@@ -232,11 +229,10 @@ class Setup:
         """
         pairs = {concept.name: concept.pair}
         pairs |= {f"other {i}": pair for i, pair in enumerate(concept.others)}
-        grid = Grid(
-            pairs, tuple(layers), tuple(map(float, coefficients)), ("front",), BASELINES,
-            only=concept.name,
+        return grid(
+            self.model, pairs, layers, [*map(float, coefficients)], ["front"], BASELINES,
+            seed=self.seed, only=concept.name,
         )  # fmt: skip
-        return list(grid.configurations(self.model, self.seed))
 
     def mean_difference(self, concept: Concept) -> tuple[SteeringVector, float]:
         """Contrastive activation addition at its best, and its coefficient.
@@ -290,12 +286,12 @@ class Setup:
         """
         n = self.sizes.samples if samples is None else samples
         options = {**self.sampling, "batch_size": self.batch_size} if n else {}
-        found: Result = measure(Measurement.of(
+        found: Result = measure(
             self.model, cells, prompts, list(metrics.values()),
             {"kind": name, "cells": _described(cells)},
             samples=n, seed=self.seed, store=(directory or self.directory) / f"{name}.sqlite",
             progress=self.progress, **options,
-        ))  # fmt: skip
+        )  # fmt: skip
         if not found.complete:
             raise KeyboardInterrupt
         ours = {metric.name: name for name, metric in metrics.items()}

@@ -4,46 +4,48 @@ Each makes parts of a vector, or several vectors, and hands them to ``ablate``, 
 with their controls. An ablation of your own does the same. ``**options`` are those of ``ablate``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import einsum
 
 from actadd_lens.errors import PositionError, SweepError, VectorError
+from actadd_lens.frames import DataFrame, Figure
+from actadd_lens.generation.completions import Completion, generate
+from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
-from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.base import Bridge, Edit
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.memory import batches, budget
+from actadd_lens.models.tokens import as_texts, right_padded, tokenize
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.hooks import as_interventions, prompt_edits
 from actadd_lens.sweeps.configurations import (
     KEYS,
     Configuration,
+    Needs,
     Pairs,
+    Steered,
     check_axes,
+    check_controls,
     clean_configuration,
+    control_settings,
     labelled,
     numbers,
     with_controls,
 )
-from actadd_lens.sweeps.controls import Needs, Steered, check_controls
-from actadd_lens.sweeps.measurement import Measurement
-from actadd_lens.sweeps.measuring import measure
-from actadd_lens.sweeps.results import Result, noted
+from actadd_lens.sweeps.identity import fingerprint, metric_described, plain
+from actadd_lens.sweeps.measurement import measure
+from actadd_lens.sweeps.results import Result, noted, typed
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.geometry import cosines
 from actadd_lens.vectors.pair import ContrastPair, as_pair
-from actadd_lens.vectors.provenance import label_of
+from actadd_lens.vectors.provenance import label_of, source
 from actadd_lens.vectors.vector import SteeringVector
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-else:
-    DataFrame = Figure = Any  # pandas and matplotlib are slow to import
 
 CONTROLS: tuple[str, ...] = ("random",)
 WHOLE = "whole"
@@ -88,14 +90,14 @@ class Ablation(Result):
         from actadd_lens import plots
 
         name = metric or self.metrics[0]
-        cells = self.intervals(self.values_of(name))
+        table = self.intervals(self.values_of(name))
         axes = self.provenance["axes"]
         if "y" in axes:
             label = options.pop("ylabel", name)
-            options.setdefault("note", self._note(noted(cells, options.get("unit"))))
-            return plots.heat_map(cells, y=axes["y"], label=label, **options)
-        options.setdefault("note", self._note(f"95 % intervals, n = {cells['n'].max()} prompts"))
-        return plots.bars(cells, **{**axes, "ylabel": name, **options})
+            options.setdefault("note", self._note(noted(table, options.get("unit"))))
+            return plots.heat_map(table, y=axes["y"], label=label, **options)
+        options.setdefault("note", self._note(f"95 % intervals, n = {table['n'].max()} prompts"))
+        return plots.bars(table, **{**axes, "ylabel": name, **options})
 
 
 def ablate(
@@ -103,10 +105,10 @@ def ablate(
     kind: str,
     parts: Sequence[tuple[Mapping[str, Any], SteeringVector]],
     prompts: str | Sequence[str],
-    *,
     metrics: str | Metric | Sequence[object],
     axes: Mapping[str, str],
     settings: Mapping[str, Any],
+    *,
     controls: Sequence[str] = CONTROLS,
     seed: int = 0,
     **options: Any,
@@ -116,8 +118,8 @@ def ablate(
     Args:
         model: Any TransformerBridge with a tokenizer.
         kind: Name of the ablation.
-        parts: Labels and vector of each part. Labels are "vector", "coefficient" and the columns of
-            this ablation, which all parts have.
+        parts: Labels and vector of each part. Labels are the columns of this ablation, which all
+            parts have, and maybe "vector" and "coefficient".
         prompts: Texts to read or to continue.
         metrics: As of ``sweep``.
         axes: Of the figure: {"x": column, "group": column} draws bars, {"y": column} a map of that
@@ -140,25 +142,12 @@ def ablate(
     >>> len(result.summary().query("run == 'steered'"))
     2
     """
-    check_vector_controls(controls)
     extra = dict.fromkeys(name for labels, _ in parts for name in labels if name not in KEYS)
-    configurations = [clean_configuration(**extra)]
-    for labels, vector in parts:
-        configurations += arms(vector, labels, controls, seed)
-    settings = {"kind": kind, "axes": dict(axes), "controls": list(controls), **settings}
-    measurement = Measurement.of(
-        model, configurations, prompts, metrics, settings, seed=seed, **options
+    configurations = [clean_configuration(**extra), *_configurations(parts, controls, seed)]
+    settings = {"kind": kind, "axes": dict(axes), **control_settings(controls), **settings}
+    return measure(
+        model, configurations, prompts, metrics, settings, Ablation, seed=seed, **options
     )
-    return measure(measurement, Ablation)
-
-
-def arms(
-    vector: SteeringVector, labels: Mapping[str, Any], controls: Sequence[str], seed: int
-) -> list[Configuration]:
-    """The configuration of a vector, and those of its controls."""
-    where = {"layer": vector.layer, "position": vector.position, **labels}
-    of = Steered(vector, seed, layer=vector.layer)
-    return list(with_controls(of, where, controls))
 
 
 def position_ablation(
@@ -194,19 +183,15 @@ def position_ablation(
     >>> sorted(result.frame["ablation"].dropna().unique())
     ['alone', 'left out', 'moved', 'whole']
     """
-    check_vector(model, vector)
-    shortest = min(len(ids) for ids in tokenize(model, prompts))
-    n_rows, label = len(vector.rows), label_of(vector.provenance)
-    others = {
-        row: [i for i in range(n_rows) if i != row]
-        for row in range(n_rows)
-        if vector.rows[row].any()
-    }
+    _check_vector(model, vector)
+    n_rows, rows = len(vector.rows), vector.rows.any(dim=1).nonzero()[:, 0].tolist()
     parts = [(WHOLE, WHOLE, vector)]
-    parts += [("alone", f"row {row}", vector.with_rows([row])) for row in others]
-    parts += [("left out", f"row {row}", vector.with_rows(others[row])) for row in others]
+    parts += [("alone", f"row {row}", vector.with_rows([row])) for row in rows]
+    for row in rows:
+        others = [other for other in range(n_rows) if other != row]
+        parts.append(("left out", f"row {row}", vector.with_rows(others)))
     if not positions.parse(vector.position).one_row_only:
-        every = range(shortest - n_rows + 1)
+        every = range(min(len(ids) for ids in tokenize(model, prompts)) - n_rows + 1)
         places = numbers("starts", every if starts is None else starts, int)
         check_axes(starts=places)
         parts += [("moved", f"at {start}", vector.at(start)) for start in places]
@@ -215,22 +200,10 @@ def position_ablation(
             f"a vector at {vector.position!r} goes to many tokens and can't start at {starts}: "
             "give it another position, or leave starts out"
         )
-    return ablate(
-        model,
-        "position_ablation",
-        [
-            ({"vector": label, "coefficient": None, "ablation": ablation, "part": part}, own)
-            for ablation, part, own in parts
-        ],
-        prompts,
-        metrics=metrics,
-        axes={"x": "part", "group": "ablation"},
-        settings={
-            "vector": described(vector),
-            "parts": [f"{ablation} {part}" for ablation, part, _ in parts],
-        },
-        **options,
-    )
+    made = [({"ablation": kind, "part": part}, own) for kind, part, own in parts]
+    axes = {"x": "part", "group": "ablation"}
+    settings = {"vector": described(vector), "parts": [f"{kind} {part}" for kind, part, _ in parts]}
+    return ablate(model, "position_ablation", made, prompts, metrics, axes, settings, **options)
 
 
 def dimension_ablation(
@@ -269,37 +242,27 @@ def dimension_ablation(
     >>> result.summary()["ablation"].dropna().unique().tolist()
     ['first', 'top', 'random']
     """
-    check_vector(model, vector)
+    _check_vector(model, vector)
     shares = numbers("fractions", fractions)
     check_axes(fractions=shares)
     for share in shares:
         if not 0 < share <= 1:
             raise SweepError(f"fraction {share:g} is out of range: it must be in (0, 1]")
-    label = label_of(vector.provenance)
-    return ablate(
-        model,
-        "dimension_ablation",
-        [
-            (
-                {"vector": label, "coefficient": None, "ablation": choice, "fraction": share},
-                vector.with_dims(order[: max(1, round(share * len(order)))]),
-            )
-            for choice, order in orders(vector, seed).items()
-            for share in shares
-        ],
-        prompts,
-        metrics=metrics,
-        axes={"x": "fraction", "group": "ablation"},
-        settings={"vector": described(vector), "fractions": shares},
-        seed=seed,
-        **options,
-    )
+    parts = []
+    for choice, order in orders(vector, seed).items():
+        for share in shares:
+            kept = vector.with_dims(order[: max(1, round(share * len(order)))])
+            parts.append(({"ablation": choice, "fraction": share}, kept))
+    axes = {"x": "fraction", "group": "ablation"}
+    settings = {"vector": described(vector), "fractions": shares}
+    options["seed"] = seed
+    return ablate(model, "dimension_ablation", parts, prompts, metrics, axes, settings, **options)
 
 
 def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
     """Dimensions in the order in which each choice takes them."""
     norms = torch.linalg.vector_norm(vector.rows, dim=0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     return {
         "first": list(range(len(norms))),
         "top": norms.argsort(descending=True, stable=True).tolist(),
@@ -344,7 +307,7 @@ def layer_transplant(
     >>> len(result.summary().query("run == 'steered'"))
     4
     """
-    every, contrast = range(bridge.BridgeModel(model).n_layers), as_pair(pair)
+    every, contrast = range(BridgeModel(model).n_layers), as_pair(pair)
     sources = numbers("recorded", every if recorded is None else recorded, int)
     targets = numbers("injected", every if injected is None else injected, int)
     check_axes(recorded=sources, injected=targets)
@@ -353,26 +316,17 @@ def layer_transplant(
     for s, t in product(sources, targets):
         rows = vectors[s].to_hook_point(bridge.hook_point(t))
         moved = coefficient * (with_norms_of(rows, vectors[t]) if norm_matched else rows)
-        label = label_of(vectors[s].provenance)
-        labels = {"vector": label, "coefficient": coefficient, "recorded": s}
-        parts.append((labels, moved.at(position)))
-    return ablate(
-        model,
-        "layer_transplant",
-        parts,
-        prompts,
-        metrics=metrics,
-        axes={"y": "recorded"},
-        settings={
-            "pair": [contrast.positive, contrast.negative, contrast.pad],
-            "coefficient": float(coefficient),
-            "recorded": sources,
-            "injected": targets,
-            "norm_matched": norm_matched,
-            "position": position,
-        },
-        **options,
-    )
+        parts.append(({"coefficient": coefficient, "recorded": s}, moved.at(position)))
+    settings = {
+        "pair": [contrast.positive, contrast.negative, contrast.pad],
+        "coefficient": float(coefficient),
+        "recorded": sources,
+        "injected": targets,
+        "norm_matched": norm_matched,
+        "position": position,
+    }
+    axes = {"y": "recorded"}
+    return ablate(model, "layer_transplant", parts, prompts, metrics, axes, settings, **options)
 
 
 def with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVector:
@@ -423,30 +377,129 @@ def pair_variance(
     if len(named) < 2:
         raise SweepError(f"a variance over pairs needs two at least, not {len(named)}")
     vectors = {label: extract(model, pair, [layer])[layer] for label, pair in named.items()}
-    found = ablate(
-        model,
-        "pair_variance",
-        [
-            ({"vector": label, "coefficient": coefficient}, (coefficient * vector).at(position))
-            for label, vector in vectors.items()
-        ],
-        prompts,
-        metrics=metrics,
-        axes={"x": "vector"},
-        settings={
-            "pairs": [[label, p.positive, p.negative, p.pad] for label, p in named.items()],
-            "layer": layer,
-            "coefficient": float(coefficient),
-            "position": position,
-        },
-        **options,
-    )
+    settings = {
+        "pairs": [[label, p.positive, p.negative, p.pad] for label, p in named.items()],
+        "layer": layer,
+        "coefficient": float(coefficient),
+        "position": position,
+    }
+    parts = [
+        ({"vector": label, "coefficient": coefficient}, (coefficient * vector).at(position))
+        for label, vector in vectors.items()
+    ]
+    axes = {"x": "vector"}
+    found = ablate(model, "pair_variance", parts, prompts, metrics, axes, settings, **options)
     between = cosines(vectors)
     angles = {"pairs": list(between.index), "values": between.to_numpy().round(6).tolist()}
     return replace(found, provenance={**found.provenance, "cosines": angles})
 
 
-def check_vector(model: Bridge, vector: SteeringVector) -> None:
+def steering_reach(
+    model: Bridge,
+    vector: SteeringVector,
+    prompts: str | Sequence[str],
+    *,
+    max_new_tokens: int = 24,
+    controls: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    progress: bool | None = None,
+    **sampling: Any,
+) -> Ablation:
+    """KL(steered || clean) of every generated token, along what the steered model writes.
+
+    Both runs read the steered completion; only one of them is steered. The sum over a completion
+    estimates the KL divergence between the two models' distributions of whole completions.
+
+    Other arguments and errors are those of ``ablate`` and ``generate``.
+
+    Args:
+        vector: Already times its coefficient.
+        max_new_tokens: Tokens generated at most.
+        **sampling: As of ``generate``, ``samples`` among it.
+
+    Returns:
+        An ``Ablation`` with the column ``step``, 0 for the first generated token, and the metric
+        "kl" in nats, which its column ``kl`` repeats. A completion that has ended has no further
+        steps. There is no clean row: its divergence is 0.
+
+    >>> model = load_model("testbed")
+    >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
+    >>> result = steering_reach(
+    ...     model, vector, "My friend", max_new_tokens=3, progress=False, stop_at_eos=False
+    ... )
+    >>> sorted(result.frame["step"].unique().tolist())
+    [0, 1, 2]
+    """
+    import pandas as pd
+
+    _check_vector(model, vector)
+    configurations = _configurations([({}, vector)], controls, seed)
+    sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
+    ids, lines = tokenize(model, prompts), []
+    for configuration in configurations:
+        [steering] = configuration.run.steering
+        written = generate(model, prompts, steering, progress=progress, **sampling)
+        for index, values in _divergences(model, ids, written, steering):
+            c = written[index]
+            of_text = {"prompt": c.prompt, "sample": c.sample_index, "text": c.text}
+            own = {**configuration.labels, **of_text, "prompt_index": c.prompt_index}
+            lines += [{**own, "step": i, "value": x, "kl": x} for i, x in enumerate(values)]
+    columns = [*KEYS, "step", "prompt", "sample", "metric", "value", "prompt_index", "dose", "kl"]
+    frame = pd.DataFrame(lines, columns=[*columns, "text"])
+    frame = frame.assign(metric="kl", dose=float("nan"))
+    settings = {
+        "kind": "steering_reach",
+        "axes": {"x": "step"},
+        "vector": described(vector),
+        **control_settings(controls),
+        "model": {"name": BridgeModel(model).name, "weights": fingerprint(model)},
+        "prompts": as_texts(prompts),
+        "metrics": [["kl", metric_described(kl), False]],
+        "sampling": sampling,
+        "versions": source(model)["versions"],
+    }
+    return Ablation(typed(frame), plain(settings))
+
+
+def _divergences(
+    model: Bridge,
+    ids: Sequence[Sequence[int]],
+    written: Sequence[Completion],
+    vector: SteeringVector,
+) -> Iterator[tuple[int, list[float]]]:
+    """Index of each completion with the divergence at each of its tokens."""
+    rows = [[*ids[c.prompt_index], *c.tokens[:-1]] for c in written]
+    own, at_once = BridgeModel(model), budget(model, logits="all").sequences
+    for batch in batches([len(row) for row in rows], at_once):
+        tokens, mask = right_padded(model, [rows[i] for i in batch])
+        lengths = torch.tensor([len(ids[written[i].prompt_index]) for i in batch])
+        before = torch.arange(mask.shape[1]) < lengths[:, None]
+        of_prompt = mask * before.to(mask.device)
+        edits = dict(prompt_edits(model, [vector] * len(batch), of_prompt).by_point)
+        if positions.parse(vector.position).steers_generated:
+            # Every token of the rest is steered, as each is in its decode step.
+            rest = prompt_edits(model, [vector.at("prompt")] * len(batch), mask - of_prompt)
+            edits = {name: _then(edit, rest.by_point[name]) for name, edit in edits.items()}
+        clean, steered = (own.run(tokens, mask, edits=chosen).logits for chosen in ({}, edits))
+        assert clean is not None
+        assert steered is not None
+        for place, i in enumerate(batch):
+            end = len(rows[i])
+            after = slice(end - len(written[i].tokens), end)
+            both = (run[place, after].float().log_softmax(dim=-1) for run in (clean, steered))
+            yield i, kl(*both).tolist()
+
+
+def _then(first: Edit, second: Edit) -> Edit:
+    return lambda stream: second(first(stream))
+
+
+def described(vector: SteeringVector) -> dict[str, Any]:
+    """A vector as plain JSON: where it acts, where its rows are from, and a hash of them."""
+    return {**vector.identity(), "provenance": dict(vector.provenance)}
+
+
+def _check_vector(model: Bridge, vector: SteeringVector) -> None:
     """Raise ``VectorError`` or ``LayerError`` unless it is one vector, fit for the model."""
     if not isinstance(vector, SteeringVector):
         raise VectorError(
@@ -455,13 +508,16 @@ def check_vector(model: Bridge, vector: SteeringVector) -> None:
     as_interventions(model, vector)
 
 
-def check_vector_controls(controls: Sequence[str]) -> None:
-    """Raise ``SweepError`` unless every control can be made of a vector alone."""
+def _configurations(
+    parts: Sequence[tuple[Mapping[str, Any], SteeringVector]], controls: Sequence[str], seed: int
+) -> list[Configuration]:
+    """The configuration of each part, and those of its controls, which are made of it alone."""
     why = "can't be made of a part of a vector: choose 'random', 'random:1', ... or 'negated'"
     needs: tuple[Needs, ...] = ("rows", "pair", "pairs")
     check_controls(controls, dict.fromkeys(needs, why))
-
-
-def described(vector: SteeringVector) -> dict[str, Any]:
-    """A vector as plain JSON: where it acts, where its rows are from, and a hash of them."""
-    return {**vector.identity(), "provenance": dict(vector.provenance)}
+    found: list[Configuration] = []
+    for labels, vector in parts:
+        where = {"vector": label_of(vector.provenance), "coefficient": None, "layer": vector.layer}
+        where |= {"position": vector.position, **labels}
+        found += with_controls(Steered(vector, seed, layer=vector.layer), where, controls)
+    return found

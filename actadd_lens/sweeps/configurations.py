@@ -1,25 +1,31 @@
-"""What a sweep tries: the runs of the model, and the configurations that they belong to."""
+"""What a sweep tries: configurations, the runs of the model that they share, and their controls.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+A control is a function from a ``Steered`` configuration to what is run in its place: a vector, an
+intervention, several of them, or a text that is put in front of every prompt. ``register_control``
+gives it the name by which sweeps and ablations know it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import index
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from actadd_lens.errors import SweepError
-from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.steering.interventions import Intervention
-from actadd_lens.steering.positions import parse
-from actadd_lens.sweeps.controls import CLEAN as CLEAN
-from actadd_lens.sweeps.controls import STEERED as STEERED
-from actadd_lens.sweeps.controls import Needs, Steered, check_controls, make_control
-from actadd_lens.sweeps.identity import plain
-from actadd_lens.vectors.extraction import extract
+from actadd_lens.steering.interventions import control_of
+from actadd_lens.sweeps.identity import described
+from actadd_lens.vectors.extraction import mean_differences
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.vector import SteeringVector
 
 KEYS = ("vector", "layer", "coefficient", "position", "run")
 """Columns that name a configuration."""
+STEERED = "steered"
+"""The run of the vector itself, in the column ``run``."""
+CLEAN = "clean"
+"""The run without steering."""
+DEFAULT: tuple[str, ...] = ("random", "negated")
 
 _LARGEST = 3.4e38
 
@@ -30,18 +36,13 @@ Pairs: TypeAlias = (
     | Sequence[ContrastPair | tuple[str, str]]
     | Mapping[str, ContrastPair | tuple[str, str]]
 )
-What: TypeAlias = (
-    Pairs
-    | Mapping[str, ContrastPair | tuple[str, str] | Intervention | Callable[[int], Intervention]]
-)
-"""What ``sweep`` takes: pairs, or vectors, interventions and factories by their labels."""
-Source: TypeAlias = ContrastPair | Mapping[int, Intervention]
-"""A pair, which is extracted at each layer of a grid; or what steers at each layer."""
+Needs: TypeAlias = Literal["vector", "rows", "pair", "pairs"]
+"""What a control is made from: the vector; the order of its rows; its contrast pair, or all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How the model is run on every prompt: steered, behind other words, or clean.
+    """How the model is run on every prompt: steered, after other words, or clean.
 
     Configurations that hold the same run share its work.
     """
@@ -59,7 +60,7 @@ class Run:
         )
 
     def prompted(self, prompt: str) -> str:
-        """The prompt behind the prefix.
+        """The prompt after the prefix.
 
         >>> Run(prefix="Love.").prompted("My friend")
         'Love. My friend'
@@ -78,8 +79,176 @@ class Configuration:
 
 
 def clean_configuration(**more: Any) -> Configuration:
-    """The run that nothing was done to."""
+    """The configuration of the clean run."""
     return Configuration({**dict.fromkeys(KEYS), "run": CLEAN, **more}, Run())
+
+
+@dataclass(frozen=True, eq=False)
+class Steered:
+    """A steered configuration, and what it was made from."""
+
+    vector: Any
+    """The vector or intervention: times its coefficient, at its position."""
+    seed: int = 0
+    draw: int = 0
+    """The k of "random:k"."""
+    model: Bridge | None = None
+    layer: int | None = None
+    coefficient: float | None = None
+    pair: ContrastPair | None = None
+    """The pair that the vector was extracted from, if any."""
+    pairs: Sequence[ContrastPair] = ()
+    """All pairs of the sweep."""
+    layers: Sequence[int] = ()
+    """All layers that pairs are extracted at."""
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """What a control keeps for other configurations of the sweep. Configurations that get the same
+    object from it share the work."""
+
+    def own_control(self, name: str) -> Any:
+        """The control that an intervention makes for itself, by its method ``control``.
+
+        Raises:
+            SweepError: It makes none of this name.
+        """
+        made = control_of(self.vector, name, (int(self.seed) + self.draw) % 2**64)
+        if made is None:
+            raise SweepError(
+                f"{type(self.vector).__name__} has no control {name!r}: leave it out, "
+                "e.g. controls=(), or give the class a method control(name, seed)"
+            )
+        return made
+
+
+@dataclass(frozen=True)
+class Control:
+    """A registered control."""
+
+    make: Callable[[Steered], Any]
+    needs: Needs
+    draws: bool
+
+
+_CONTROLS: dict[str, Control] = {}
+
+
+def register_control(
+    name: str, *, needs: Needs = "vector", draws: bool = False
+) -> Callable[[Callable[[Steered], Any]], Callable[[Steered], Any]]:
+    """Register a control under a name; a decorator.
+
+    Args:
+        name: Of the control, as in ``sweep(controls=[name])`` and the column ``run``.
+        needs: What it is made from. Ablations have "vector" only.
+        draws: Whether "name:1", "name:2", ... are further draws; ``Steered.draw`` is the number.
+
+    Raises:
+        SweepError: The name is reserved, or another module's.
+
+    >>> @register_control("halved")
+    ... def halved(of):
+    ...     return 0.5 * of.vector
+    """
+
+    def register(make: Callable[[Steered], Any]) -> Callable[[Steered], Any]:
+        known = _CONTROLS.get(name)
+        if name in (STEERED, CLEAN) or (known and known.make.__module__ != make.__module__):
+            raise SweepError(f"the control {name!r} exists already: choose another name")
+        _CONTROLS[name] = Control(make, needs, draws)
+        return make
+
+    return register
+
+
+def check_controls(controls: Sequence[str], lacking: Mapping[Needs, str]) -> None:
+    """Raise ``SweepError`` for a control that is unknown, given twice, or lacks what it needs."""
+    for name in as_list("controls", controls):
+        needs = _find(name)[0].needs
+        if list(controls).count(name) > 1:
+            raise SweepError(f"control {name!r} given more than once: name each once")
+        if needs in lacking:
+            raise SweepError(f"control {name!r} {lacking[needs]}")
+
+
+def make_control(name: str, of: Steered) -> Any:
+    """What is run for the control ``name`` of a configuration: steering, or a text in front."""
+    control, draw = _find(name)
+    return control.make(replace(of, draw=draw))
+
+
+def control_settings(controls: Sequence[str], steering: Iterable[Any] = ()) -> dict[str, Any]:
+    """Controls as plain JSON: their names, and the code of those that this package does not make.
+
+    Interventions may make some of them by a method ``control``.
+    """
+    package = f"{__name__.partition('.')[0]}."
+    makers: list[Any] = [_find(name)[0].make for name in controls]
+    for item in steering if controls else ():
+        while item is not None:
+            own = getattr(item, "control", None)
+            makers.append(getattr(own, "__func__", own))
+            wraps = type(item).__module__.startswith(package)
+            item = getattr(item, "inner", None) if wraps else None
+    own_code = dict.fromkeys(
+        described(make)
+        for make in makers
+        if make is not None and not str(getattr(make, "__module__", "")).startswith(package)
+    )
+    return {"controls": list(controls)} | ({"control_code": [*own_code]} if own_code else {})
+
+
+def _find(name: str) -> tuple[Control, int]:
+    """A control and the number of its draw, 0 where none is named."""
+    drawn = re.fullmatch(r"(.+):([1-9]\d{0,5})", str(name))
+    if name in _CONTROLS:
+        return _CONTROLS[name], 0
+    if drawn and drawn[1] in _CONTROLS and _CONTROLS[drawn[1]].draws:
+        return _CONTROLS[drawn[1]], int(drawn[2])
+    why = f" ({name!r} configurations are always there)" if name in (STEERED, CLEAN) else ""
+    raise SweepError(
+        f"unknown control {name!r}{why}: choose from {', '.join(_CONTROLS)}, and "
+        "random:1, random:2, ... for more draws"
+    )
+
+
+@register_control("random", draws=True)
+def random(of: Steered) -> Any:
+    """Rows of the same norms in random directions."""
+    return of.own_control("random")
+
+
+@register_control("negated")
+def negated(of: Steered) -> Any:
+    """The vector's negative."""
+    return of.own_control("negated")
+
+
+@register_control("prompted", needs="pair")
+def prompted(of: Steered) -> str:
+    """No vector; the positive prompt is put in front as text."""
+    if of.pair is None:
+        raise SweepError("control 'prompted' needs a contrast pair: leave it out")
+    return of.pair.positive
+
+
+@register_control("shuffled", needs="rows")
+def shuffled(of: Steered) -> Any:
+    """The vector's rows in another order."""
+    return of.own_control("shuffled")
+
+
+@register_control("mean_difference", needs="pairs")
+def mean_difference(of: Steered) -> SteeringVector:
+    """Contrastive activation addition over all pairs of the sweep, at position "all"."""
+    if of.model is None or of.layer is None:
+        raise SweepError("control 'mean_difference' needs a model and a layer")
+    means, key = of.shared.setdefault("means", {}), ("mean", of.layer, of.coefficient)
+    if of.layer not in means:
+        layers = of.layers if of.layer in of.layers else [of.layer]
+        means.update(mean_differences(of.model, of.pairs, layers))
+    c = 1.0 if of.coefficient is None else of.coefficient
+    made: SteeringVector = of.shared.setdefault(key, c * means[of.layer])
+    return made
 
 
 def with_controls(
@@ -88,239 +257,25 @@ def with_controls(
     controls: Sequence[str],
     runs: dict[Any, Run] | None = None,
     lenient: bool = False,
-) -> Iterator[Configuration]:
-    """A steered configuration, then its controls.
+) -> list[Configuration]:
+    """A steered configuration, then its controls; leniently, those that can be made.
 
-    Args:
-        of: What steers, and what it was made from.
-        labels: Of the configuration and its controls.
-        controls: Names.
-        runs: Runs until now, by what they are made of: a control that is one of them shares it.
-        lenient: Whether a control that cannot be made of what steers is left out.
+    A control that is made of the same objects as one of the ``runs`` until now shares that run.
     """
     runs = {} if runs is None else runs
-    yield Configuration({**labels, "run": STEERED}, Run((of.vector,)))
+    found = [Configuration({**labels, "run": STEERED}, Run((of.vector,)))]
     for name in controls:
         try:
             made = make_control(name, of)
         except SweepError:
-            if not lenient:
-                raise
-            continue
+            if lenient:
+                continue
+            raise
         prefix = made if isinstance(made, str) else ""
         steering = () if prefix else tuple(made) if isinstance(made, Sequence) else (made,)
         run = runs.setdefault((prefix, *map(id, steering)), Run(steering, prefix))
-        yield Configuration({**labels, "run": name}, run)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The configurations of a sweep: every vector, layer, coefficient and position.
-
-    Raises:
-        SweepError: An empty axis, a value twice, an unknown control, or axes that a source cannot
-            be given.
-    """
-
-    sources: Mapping[str, Source]
-    """By label."""
-    layers: tuple[int, ...]
-    """That pairs are extracted at."""
-    coefficients: tuple[float, ...] | None = None
-    """1 by default, and none for what cannot be multiplied."""
-    positions: tuple[int | str, ...] | None = None
-    """By default "front" for pairs; vectors and interventions stay at their own."""
-    controls: tuple[str, ...] = ()
-    only: str | None = None
-    """The one label that gets configurations; the other pairs serve its controls."""
-    lenient: bool = False
-    """Whether a control that an intervention does not have is left out, not refused."""
-
-    def __post_init__(self) -> None:
-        pairs = self.pairs
-        if pairs:
-            check_axes(layers=self.layers)
-        for name in ("coefficients", "positions"):
-            values = getattr(self, name)
-            if values is not None:
-                check_axes(**{name: values})
-        for position in self.positions or ():
-            if pairs and parse(position).one_row_only:
-                raise SweepError(
-                    f"position {position!r} takes one row, and the vector of a pair has one for "
-                    "each token: sweep 'front', 'middle', 'back' or integers; the control "
-                    "'mean_difference' has one row at 'all'"
-                )
-        for label, source in self.sources.items():
-            items = () if isinstance(source, ContrastPair) else source.values()
-            fixed = [type(item).__name__ for item in items if not _scales(item)]
-            if fixed and self.coefficients is not None:
-                raise SweepError(
-                    f"{label} is a {fixed[0]}, which no coefficient multiplies: leave coefficients "
-                    "out, or give one intervention for each strength"
-                )
-        check_controls(self.controls, self._lacking())
-
-    @property
-    def pairs(self) -> list[ContrastPair]:
-        """The sources that are pairs."""
-        return [source for source in self.sources.values() if isinstance(source, ContrastPair)]
-
-    def _lacking(self) -> dict[Needs, str]:
-        """What controls cannot be made from here."""
-        found: dict[Needs, str] = {}
-        pairs = self.pairs
-        others = [name for name, source in self.sources.items() if source not in pairs]
-        if others:
-            found["pair"] = f"is made from a contrast pair, and {others[0]} has none: leave it out"
-        if len(pairs) < 2:
-            found["pairs"] = (
-                f"is over several pairs, the sweep has {len(pairs)}: give more pairs, or leave it "
-                "out"
-            )
-        return found
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The grid as plain JSON."""
-        described = [
-            [label, source.positive, source.negative, source.pad]
-            if isinstance(source, ContrastPair)
-            else [label, {str(layer): plain(item.identity()) for layer, item in source.items()}]
-            for label, source in self.sources.items()
-        ]
-        return {
-            "kind": "sweep",
-            "vectors": described,
-            "layers": list(self.layers),
-            "coefficients": None if self.coefficients is None else list(self.coefficients),
-            "positions": None if self.positions is None else list(map(_place, self.positions)),
-            "controls": list(self.controls),
-            "only": self.only,
-        }
-
-    def configurations(self, model: Bridge, seed: int) -> Iterator[Configuration]:
-        """The clean one, then every steered one with its controls; one extraction a pair."""
-        yield clean_configuration()
-        pairs, shared = self.pairs, dict[Any, Any]()
-        runs: dict[Any, Run] = {}
-        for label, source in self.sources.items():
-            if self.only not in (None, label):
-                continue
-            pair = source if isinstance(source, ContrastPair) else None
-            vectors: Mapping[int, Any] = (
-                extract(model, source, self.layers) if isinstance(source, ContrastPair) else source
-            )
-            for layer, vector in vectors.items():
-                for item, c in self._scaled(vector):
-                    for placed in self._placed(item, default="front" if pair else None):
-                        of = Steered(
-                            placed, seed, 0, model, layer, c, pair, pairs, self.layers, shared
-                        )
-                        where = {
-                            "vector": label,
-                            "layer": layer,
-                            "coefficient": c,
-                            "position": _place(placed.position),
-                        }
-                        yield from with_controls(of, where, self.controls, runs, self.lenient)
-
-    def _scaled(self, item: Any) -> Iterator[tuple[Any, float | None]]:
-        if not _scales(item):
-            yield item, None
-            return
-        for c in (1.0,) if self.coefficients is None else self.coefficients:
-            yield c * item, c
-
-    def _placed(self, item: Any, default: str | None) -> Iterator[Any]:
-        positions = self.positions if self.positions is not None else (default,) * bool(default)
-        if not positions or not hasattr(item, "at"):
-            yield item
-            return
-        for position in positions:
-            yield item.at(position)
-
-    def narrowed(self, labels: Mapping[str, Any]) -> "Grid":
-        """The grid of the one configuration that has these labels, and of its controls."""
-        label, layer, c = str(labels["vector"]), int(labels["layer"]), labels["coefficient"]
-        source = self.sources[label]
-        sources = dict(self.sources)
-        if not isinstance(source, ContrastPair):
-            sources[label] = {layer: source[layer]}
-        places = [p for p in self.positions or () if _place(p) == labels["position"]]
-        return replace(
-            self,
-            sources=sources,
-            layers=(layer,) if layer in self.layers else self.layers,
-            coefficients=self.coefficients if c is None or self.coefficients is None else (c,),
-            positions=tuple(places) or self.positions,
-            only=label,
-        )
-
-
-def sources_of(
-    model: Bridge, what: What, layers: Sequence[int] | None
-) -> tuple[dict[str, Source], tuple[int, ...]]:
-    """What steers, by label, and the layers that pairs and factories are tried at.
-
-    Raises:
-        SweepError: Nothing, a label twice, something that does not steer, or layers for vectors
-            that all have their own.
-        PromptError: Something that is no pair.
-        LayerError: The model has no such layer.
-    """
-    if not isinstance(what, Mapping):
-        items: Any = what if isinstance(what, (list, tuple)) else [what]
-        bare = [item for item in items if isinstance(item, Intervention) or callable(item)]
-        if bare:
-            raise SweepError(
-                f"a {type(bare[0]).__name__} needs a label: give a mapping, {{'my vector': vector}}"
-            )
-        return dict(labelled(what)), _layers(model, layers)
-    check_axes(pairs=list(map(str, what)))
-    fixed = [str(label) for label, item in what.items() if isinstance(item, Intervention)]
-    if layers is not None and len(fixed) == len(what):
-        raise SweepError(
-            f"layers is {layers!r}, but {', '.join(fixed)} have their own: leave layers out, or "
-            "give a function of the layer, {'name': lambda layer: vectors[layer]}"
-        )
-    tried = () if len(fixed) == len(what) else _layers(model, layers)
-    return {str(label): _source(str(label), item, tried) for label, item in what.items()}, tried
-
-
-def _source(label: str, item: Any, layers: Sequence[int]) -> Source:
-    if isinstance(item, Intervention):
-        return {bridge.layer_of(item.hook_point): item}
-    if not callable(item):
-        return as_pair(item)
-    made = {layer: item(layer) for layer in layers}
-    for layer, found in made.items():
-        if not isinstance(found, Intervention):
-            raise SweepError(
-                f"{label} gave a {type(found).__name__} for layer {layer}: it must give a vector "
-                "or an intervention"
-            )
-    return made
-
-
-def _layers(model: Bridge, layers: Sequence[int] | None) -> tuple[int, ...]:
-    if layers is None:
-        return tuple(range(bridge.BridgeModel(model).n_layers))
-    wanted = tuple(numbers("layers", layers, int))
-    bridge.check_layers(model, wanted)
-    return wanted
-
-
-def _scales(item: object) -> bool:
-    try:
-        return 1.0 * item is not None  # type: ignore[operator]
-    except TypeError:
-        return False
-
-
-def _place(position: Any) -> int | str:
-    """A position as tables name it."""
-    return position if isinstance(position, (int, str)) else str(position)
+        found.append(Configuration({**labels, "run": name}, run))
+    return found
 
 
 def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
@@ -330,10 +285,6 @@ def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
     ["'Love' - 'Hate'"]
     >>> list(labelled({"sentiment": ("Love", "Hate")}))
     ['sentiment']
-
-    Raises:
-        SweepError: No pair, or two of one label.
-        PromptError: Something that is no pair.
     """
     if isinstance(pairs, Mapping):
         named = [(str(label), as_pair(pair)) for label, pair in pairs.items()]
@@ -353,22 +304,14 @@ def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
 
 
 def as_list(name: str, values: Any) -> list[Any]:
-    """The values of an axis as a list.
-
-    Raises:
-        SweepError: One value, or none, instead of a list.
-    """
+    """The values of an axis as a list; ``SweepError`` for one value, or none, instead of a list."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise SweepError(f"{name} is {values!r}: give a list, [{values!r}]")
     return list(values)
 
 
 def numbers(name: str, values: Any, kind: type[int] | type[float] = float) -> list[Any]:
-    """The values of an axis as numbers that single precision holds, or as integers.
-
-    Raises:
-        SweepError: Not a list, or something else in it.
-    """
+    """The values of an axis as numbers that single precision holds, or as integers."""
     found = []
     for value in as_list(name, values):
         try:
@@ -384,9 +327,11 @@ def numbers(name: str, values: Any, kind: type[int] | type[float] = float) -> li
     return found
 
 
-def check_axes(**axes: Sequence[object]) -> None:
-    """Raise ``SweepError`` if there is nothing to try along one of the axes, or a value twice."""
+def check_axes(**axes: Sequence[object] | None) -> None:
+    """Raise ``SweepError`` if there is nothing to try along an axis, or a value twice."""
     for name, values in axes.items():
+        if values is None:
+            continue
         if not values:
             raise SweepError(f"no {name} to try: give at least one")
         twice = list(dict.fromkeys(str(v) for v in values if list(values).count(v) > 1))

@@ -1,18 +1,46 @@
 """Sweeps: which layer, which coefficient, which position, and is it more than noise?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from os import PathLike
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import ref
 
+from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
+from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
+from actadd_lens.steering.interventions import Intervention
 from actadd_lens.steering.positions import parse
-from actadd_lens.sweeps.configurations import Grid, What, as_list, numbers, sources_of
-from actadd_lens.sweeps.controls import DEFAULT
+from actadd_lens.sweeps.configurations import (
+    DEFAULT,
+    Configuration,
+    Needs,
+    Pairs,
+    Run,
+    Steered,
+    as_list,
+    check_axes,
+    check_controls,
+    clean_configuration,
+    control_settings,
+    labelled,
+    numbers,
+    with_controls,
+)
+from actadd_lens.sweeps.identity import plain
 from actadd_lens.sweeps.measurement import resolve, sampling_of
-from actadd_lens.sweeps.search import Recipe, SweepResult, measure_grid
-from actadd_lens.vectors.pair import ContrastPair
+from actadd_lens.sweeps.search import Recipe, SweepResult
+from actadd_lens.vectors.extraction import extract
+from actadd_lens.vectors.pair import ContrastPair, as_pair
+
+What: TypeAlias = (
+    Pairs
+    | Mapping[str, ContrastPair | tuple[str, str] | Intervention | Callable[[int], Intervention]]
+)
+"""What ``sweep`` takes: pairs, or vectors, interventions and factories by their labels."""
+Source: TypeAlias = ContrastPair | Mapping[int, Intervention]
+"""A pair, which is extracted at each layer of a grid; or what steers at each layer."""
 
 
 def sweep(
@@ -90,24 +118,31 @@ def sweep(
     resolve(model, metrics, samples)
     sampling_of(samples, seed, sampling)
     sources, tried = sources_of(model, what, layers)
-    if coefficients is not None:
-        coefficients = tuple(numbers("coefficients", coefficients))
-    if positions is not None:
-        positions = tuple(parse(p).position for p in as_list("positions", positions))
-    grid = Grid(
-        sources,
-        tried,
-        coefficients,
-        positions,
-        tuple(as_list("controls", controls)),
-        lenient=controls is DEFAULT,
-    )
+    factors = None if coefficients is None else numbers("coefficients", coefficients)
+    places = None if positions is None else as_list("positions", positions)
+    places = None if places is None else [parse(position).position for position in places]
+    names, lenient = as_list("controls", controls), controls is DEFAULT
+    configurations = grid(model, sources, tried, factors, places, names, seed=seed, lenient=lenient)
+    steering = [i for s in sources.values() if isinstance(s, Mapping) for i in s.values()]
+    settings = {
+        "kind": "sweep",
+        "vectors": [
+            [label, source.positive, source.negative, source.pad]
+            if isinstance(source, ContrastPair)
+            else [label, {str(layer): plain(item.identity()) for layer, item in source.items()}]
+            for label, source in sources.items()
+        ],
+        "layers": tried,
+        "coefficients": factors,
+        "positions": places,
+        **control_settings(names, steering),
+        "only": None,
+    }
     options = {
         "samples": samples, "seed": seed, "progress": progress, "batch_tokens": batch_tokens,
         **sampling,
     }  # fmt: skip
-    recipe = Recipe(ref(model), grid, metrics, options)
-    return measure_grid(model, recipe, prompts, store=store)
+    return Recipe(ref(model), configurations, metrics, settings, options).run(prompts, store)
 
 
 def layer_sweep(
@@ -158,3 +193,117 @@ def coefficient_sweep(
     return sweep(
         model, pair, prompts, layers=[layer], coefficients=coefficients, metrics=metrics, **options
     )
+
+
+def grid(
+    model: Bridge,
+    sources: Mapping[str, Source],
+    layers: Sequence[int],
+    coefficients: Sequence[float] | None = None,
+    positions: Sequence[int | str] | None = None,
+    controls: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    only: str | None = None,
+    lenient: bool = False,
+) -> list[Configuration]:
+    """The clean configuration, then every steered one with its controls; one extraction a pair.
+
+    Arguments are those of ``sweep``, the sources by label. ``only`` is the one label that gets
+    configurations: the other pairs serve its controls. ``lenient`` leaves out a control that an
+    intervention does not have, instead of refusing it.
+    """
+    pairs = [source for source in sources.values() if isinstance(source, ContrastPair)]
+    check_axes(layers=layers if pairs else None, coefficients=coefficients, positions=positions)
+    for position in positions or ():
+        if pairs and parse(position).one_row_only:
+            raise SweepError(
+                f"position {position!r} takes one row, and the vector of a pair has one for "
+                "each token: sweep 'front', 'middle', 'back' or integers; the control "
+                "'mean_difference' has one row at 'all'"
+            )
+    lacking: dict[Needs, str] = {}
+    for label, source in sources.items():
+        if isinstance(source, ContrastPair):
+            continue
+        lack = f"is made from a contrast pair, and {label} has none: leave it out"
+        lacking.setdefault("pair", lack)
+        fixed = [type(item).__name__ for item in source.values() if not _scales(item)]
+        if fixed and coefficients is not None:
+            raise SweepError(
+                f"{label} is a {fixed[0]}, which no coefficient multiplies: leave coefficients "
+                "out, or give one intervention for each strength"
+            )
+    if len(pairs) < 2:
+        lacking["pairs"] = (
+            f"is over several pairs, the sweep has {len(pairs)}: give more pairs, or leave it out"
+        )
+    check_controls(controls, lacking)
+    found, shared, runs = [clean_configuration()], dict[Any, Any](), dict[Any, Run]()
+    for label, source in sources.items():
+        if only not in (None, label):
+            continue
+        pair = source if isinstance(source, ContrastPair) else None
+        vectors: Any = extract(model, pair, layers) if pair else source
+        for layer, vector in vectors.items():
+            factors: Sequence[Any] = (coefficients or [1.0]) if _scales(vector) else [None]
+            places: Sequence[Any] = positions or (["front"] if pair else [None])
+            for c, position in product(factors, places if hasattr(vector, "at") else [None]):
+                item = vector if c is None else c * vector
+                item = item if position is None else item.at(position)
+                of = Steered(item, seed, 0, model, layer, c, pair, pairs, layers, shared)
+                place = parse(item.position).position
+                labels = {"vector": label, "layer": layer, "coefficient": c, "position": place}
+                found += with_controls(of, labels, controls, runs, lenient)
+    return found
+
+
+def sources_of(
+    model: Bridge, what: What, layers: Sequence[int] | None
+) -> tuple[dict[str, Source], list[int]]:
+    """What steers, by label, and the layers that pairs and factories are tried at."""
+    if isinstance(what, Mapping):
+        given: Mapping[str, Any] = what
+    else:
+        items: Any = what if isinstance(what, (list, tuple)) else [what]
+        bare = [item for item in items if isinstance(item, Intervention) or callable(item)]
+        if bare:
+            raise SweepError(
+                f"a {type(bare[0]).__name__} needs a label: give a mapping, {{'my vector': vector}}"
+            )
+        given = labelled(what)
+    check_axes(pairs=list(map(str, given)))
+    fixed = [str(label) for label, item in given.items() if isinstance(item, Intervention)]
+    tried: list[int] = []
+    if len(fixed) < len(given):
+        every = range(bridge.BridgeModel(model).n_layers)
+        tried = numbers("layers", every if layers is None else layers, int)
+        bridge.check_layers(model, tried)
+    elif layers is not None:
+        raise SweepError(
+            f"layers is {layers!r}, but {', '.join(fixed)} have their own: leave layers out, or "
+            "give a function of the layer, {'name': lambda layer: vectors[layer]}"
+        )
+    sources: dict[str, Source] = {}
+    for label, item in given.items():
+        if isinstance(item, Intervention):
+            sources[str(label)] = {bridge.layer_of(item.hook_point): item}
+        elif callable(item):
+            made = {layer: item(layer) for layer in tried}
+            sources[str(label)] = made
+            for layer, steering in made.items():
+                if not isinstance(steering, Intervention):
+                    raise SweepError(
+                        f"{label} gave a {type(steering).__name__} for layer {layer}: it must give "
+                        "a vector or an intervention"
+                    )
+        else:
+            sources[str(label)] = as_pair(item)
+    return sources, tried
+
+
+def _scales(item: object) -> bool:
+    try:
+        return 1.0 * item is not None  # type: ignore[operator]
+    except TypeError:
+        return False

@@ -35,7 +35,9 @@ def described(value: object, depth: int = 0) -> str:
         return type(value).__qualname__
     deeper = depth + 1
     match value:
-        case None | bool() | int() | float() | complex() | str() | bytes() | np.generic():
+        case np.generic():  # of which float64 is also a float
+            return repr(value.item())
+        case None | bool() | int() | float() | complex() | str() | bytes():
             return repr(value)
         case Mapping():
             items = (f"{described(k, deeper)}: {described(v, deeper)}" for k, v in value.items())
@@ -51,8 +53,8 @@ def described(value: object, depth: int = 0) -> str:
         case nn.Module():
             return f"{type(value).__qualname__}({_weights(value)})"
         case FunctionType():
-            cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            held = described([value.__defaults__, value.__kwdefaults__, cells], deeper)
+            closure = [cell.cell_contents for cell in value.__closure__ or ()]
+            held = described([value.__defaults__, value.__kwdefaults__, closure], deeper)
             return f"{value.__qualname__}({_code(value.__code__)}, {held})"
         case MethodType():
             held = described(value.__self__, deeper)
@@ -82,9 +84,9 @@ def hashed(value: object) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The same as plain JSON: numbers of numpy become Python's, tuples become lists."""
-    if isinstance(value, np.generic):
-        return value.item()
+    """The same as plain JSON: numbers and arrays become Python's, tuples become lists."""
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        return value.tolist()
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

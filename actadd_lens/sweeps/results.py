@@ -2,27 +2,23 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from actadd_lens import display
 from actadd_lens.errors import SweepError, SweepFileError
+from actadd_lens.frames import DataFrame, Series
 from actadd_lens.statistics import ClusterInterval, cluster_mean, proportion
 from actadd_lens.sweeps.configurations import CLEAN, KEYS, STEERED, Configuration, Run
-from actadd_lens.sweeps.store import Measured, Store, Text, Value
+from actadd_lens.sweeps.store import Store
 from actadd_lens.vectors.files import write_atomically
-
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
-else:
-    DataFrame = Series = Any  # pandas takes half a second to import: only where a frame is made
 
 FORMAT = "actadd_lens.result"
 VERSION = "2"
-BESIDE = ("dose", "kl")
+EXTRA = ("dose", "kl")
 """What is measured of every configuration, whatever the metrics are."""
 
 DISPLAYED = 24
@@ -85,10 +81,10 @@ class Result:
             agree: resampling shows no spread there.
         """
         by = [*self.keys, "metric"]
-        beside = self.frame.groupby([*by, "prompt_index"], sort=False, dropna=False)[[*BESIDE]]
-        means = beside.first().groupby(by, sort=False, dropna=False).mean().reset_index()
+        each = self.frame.groupby([*by, "prompt_index"], sort=False, dropna=False)[[*EXTRA]]
+        means = each.first().groupby(by, sort=False, dropna=False).mean().reset_index()
         table = self.intervals(self.frame, by, confidence)
-        return table.assign(**{name: means[name] for name in BESIDE})
+        return table.assign(**{name: means[name] for name in EXTRA})
 
     def intervals(
         self, rows: DataFrame, by: Sequence[str] | None = None, confidence: float = 0.95
@@ -121,12 +117,12 @@ class Result:
         own = self.frame[self.frame["metric"] == metric]
         if len(own):
             return own
-        if metric in BESIDE:
+        if metric in EXTRA:
             once = self.frame.drop_duplicates([*self.keys, "prompt_index"])
             return once.assign(metric=metric, value=once[metric])
         if metric in self.metrics:
             raise SweepError(f"{metric} was not measured before the interrupt: run it again")
-        names = dict.fromkeys([*self.metrics, *BESIDE])
+        names = dict.fromkeys([*self.metrics, *EXTRA])
         raise SweepError(f"no metric {metric!r}: there are {', '.join(names)}")
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -203,43 +199,39 @@ class Result:
         """The first configurations of a metric, each next to its controls."""
         import pandas as pd
 
+        labels = [name for name in self.keys if name != "run"]
         rows = self.frame[self.frame["metric"] == metric]
-        cells: dict[tuple[Any, ...], dict[str, str]] = {}
-        clean, labels = "", [name for name in self.keys if name != "run"]
-        groups: Any = rows.groupby(self.keys, sort=False, dropna=False)
-        for values, own in groups:
-            named = zip(self.keys, values, strict=True)
-            of: dict[str, Any] = {name: None if pd.isna(value) else value for name, value in named}
-            cell = tuple(of[name] for name in labels)
-            if of["run"] == CLEAN:
-                clean = f": clean {brief(self.interval(own))}"
-            elif cell in cells or len(cells) < DISPLAYED:
-                cells.setdefault(cell, {})[of["run"]] = brief(self.interval(own))
-        varying = [i for i in range(len(labels)) if len({cell[i] for cell in cells}) > 1]
+        clean = rows[rows["run"] == CLEAN]
+        title = f"{metric}: clean {brief(self.interval(clean))}" if len(clean) else metric
+        groups: Any = list(rows[rows["run"] != CLEAN].groupby(labels, sort=False, dropna=False))
+        places: list[list[Any]] = []
+        texts: list[dict[Any, str]] = []
+        for place, group in groups[:DISPLAYED]:
+            places.append([None if pd.isna(value) else value for value in place])
+            by_run = group.groupby("run", sort=False)
+            texts.append({run: brief(self.interval(own)) for run, own in by_run})
+        varying = [i for i, values in enumerate(zip(*places, strict=True)) if len({*values}) > 1]
         varying = varying or [0, 1, 2]
-        found = dict.fromkeys(run for texts in cells.values() for run in texts)
+        found = dict.fromkeys(run for by_run in texts for run in by_run)
         runs = sorted(found, key=lambda run: run != STEERED)  # after an interrupt it may come late
-        every = rows.loc[rows["run"] != CLEAN, labels].drop_duplicates()
-        left = len(every) - len(cells)
+        lines = [
+            [*(place[i] for i in varying), *(display.unbroken(own.get(run)) for run in runs)]
+            for place, own in zip(places, texts, strict=True)
+        ]
+        tinted = len(varying) if STEERED in found else None
+        left = len(groups) - len(places)
         return display.folded(
-            f"{metric}{clean}",
-            display.table(
-                [*(labels[i] for i in varying), *runs],
-                [
-                    [*(cell[i] for i in varying), *(display.unbroken(texts.get(r)) for r in runs)]
-                    for cell, texts in cells.items()
-                ],
-                tinted=len(varying) if STEERED in found else None,
-            ),
+            title,
+            display.table([*(labels[i] for i in varying), *runs], lines, tinted=tinted),
             display.muted(f"... and {left} more configurations" if left else ""),
             unfolded=unfolded,
         )
 
     def __repr__(self) -> str:
-        cells = self.frame[self.keys].drop_duplicates()
-        controls = [c for c in cells["run"].unique() if c != STEERED]
+        runs = self.frame[self.keys].drop_duplicates()["run"]
+        controls = [c for c in runs.unique() if c != STEERED]
         lines = [
-            f"{type(self).__name__}({(cells['run'] == STEERED).sum()} configurations, "
+            f"{type(self).__name__}({(runs == STEERED).sum()} configurations, "
             f"{self.frame['prompt_index'].nunique()} prompts, {len(self.frame)} values)",
             f"  metrics: {', '.join(self.metrics)}",
             f"  controls: {', '.join(controls) or 'none'}",
@@ -272,13 +264,13 @@ def brief(interval: ClusterInterval) -> str:
     return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
 
 
-def noted(cells: DataFrame, unit: str | None) -> str:
+def noted(table: DataFrame, unit: str | None) -> str:
     """What a map cannot show: n, the widest interval, and the range of the controls."""
     scale, sign, points = (100, " %", " points") if unit == "%" else (1, "", "")
-    steered = cells[cells["run"] == STEERED]
+    steered = table[table["run"] == STEERED]
     half = scale * (steered["high"] - steered["low"]).max() / 2
     note = f"n = {steered['n'].max()} prompts, 95 % intervals up to ± {half:.2g}{points}"
-    others = cells[~cells["run"].isin([STEERED, CLEAN])].dropna(subset="mean")
+    others = table[~table["run"].isin([STEERED, CLEAN])].dropna(subset="mean")
     spans = []
     for name, own in others.groupby(others["run"].str.split(":").str[0], sort=False):
         ends = dict.fromkeys(f"{scale * x:.3g}" for x in (own["mean"].min(), own["mean"].max()))
@@ -299,11 +291,6 @@ def tabulated(
     """The rows of a store as a table: one for each value of each configuration."""
     import pandas as pd
 
-    def table(kind: type, rows: Iterable[object]) -> DataFrame:
-        columns = [f.name for f in fields(kind)]
-        made = pd.DataFrame([vars(row) for row in rows], columns=columns)
-        return made.rename(columns={"run": "run_index", "prompt": "prompt_index"})
-
     place = {run: i for i, run in enumerate(runs)}
     extra = [name for name in configurations[-1].labels if name not in KEYS]
     own = {name: [c.labels.get(name) for c in configurations] for name in (*KEYS, *extra)}
@@ -311,15 +298,11 @@ def tabulated(
     keys = {name: pd.Series(own[name], dtype=object) for name in KEYS}
     labels = pd.DataFrame({**own, **keys}).assign(run_index=[place[c.run] for c in configurations])
     labels["order"] = range(len(configurations))
-    values = table(Value, store.values()).astype({"sample": "Int64", "value": float})
-    beside = table(Measured, store.measured()).astype({"dose": float, "kl": float})
-    written = table(Text, store.texts()).astype({"sample": "Int64"})
-    frame = (
-        labels.merge(values, on="run_index")
-        .merge(beside, on=["run_index", "prompt_index"], how="left")
-        .merge(written, on=["run_index", "prompt_index", "sample"], how="left")
-        .sort_values(["order", "metric", "prompt_index", "sample"], ignore_index=True)
-    )
+    columns = ["run_index", "prompt_index", "sample", "metric", "value", "dose", "kl", "text"]
+    types: Any = {"sample": "Int64", "value": float, "dose": float, "kl": float}
+    values = pd.DataFrame(store.rows(), columns=columns).astype(types)
+    frame = labels.merge(values, on="run_index")
+    frame = frame.sort_values(["order", "metric", "prompt_index", "sample"], ignore_index=True)
     frame["prompt"] = [texts[i] for i in frame["prompt_index"]]
     frame["metric"] = [metrics[i] for i in frame["metric"]]
     columns = [*KEYS, *extra, "prompt", "sample", "metric", "value"]

@@ -4,24 +4,19 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import Any
 from weakref import ref
 
 from actadd_lens.errors import SweepError
+from actadd_lens.frames import DataFrame, Figure, Series
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import as_texts
 from actadd_lens.statistics import ClusterInterval
-from actadd_lens.sweeps.configurations import CLEAN, STEERED, Grid
+from actadd_lens.sweeps.configurations import CLEAN, STEERED, Configuration
 from actadd_lens.sweeps.identity import fingerprint
-from actadd_lens.sweeps.measurement import Measurement
-from actadd_lens.sweeps.measuring import measure
+from actadd_lens.sweeps.measurement import measure
 from actadd_lens.sweeps.results import Result, brief, noted
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame, Series
-else:
-    DataFrame = Figure = Series = Any  # pandas and matplotlib are slow to import
 
 PLACE = ["vector", "layer", "coefficient", "position"]
 """Columns that name a steered configuration."""
@@ -79,22 +74,23 @@ class Recipe:
 
     model: "ref[Bridge]"
     """A result does not keep its model alive."""
-    grid: Grid
+    configurations: Sequence[Configuration]
     metrics: object
+    settings: Mapping[str, Any]
     options: Mapping[str, Any]
-    """Those of ``Measurement``, and sampling options."""
+    """Of ``measure``, and sampling options."""
 
-
-def measure_grid(
-    model: Bridge, recipe: Recipe, prompts: str | Sequence[str], **options: Any
-) -> "SweepResult":
-    """Measure the grid of a recipe on prompts, with more options than the recipe has."""
-    grid, options = recipe.grid, {**recipe.options, **options}
-    configurations = list(grid.configurations(model, options["seed"]))
-    measurement = Measurement.of(
-        model, configurations, prompts, recipe.metrics, grid.settings, **options
-    )
-    return replace(measure(measurement, SweepResult), recipe=recipe)
+    def run(
+        self, prompts: str | Sequence[str], store: str | PathLike[str] | None = None
+    ) -> "SweepResult":
+        """Measure the configurations on prompts."""
+        model = self.model()
+        assert model is not None
+        found = measure(
+            model, self.configurations, prompts, self.metrics, self.settings, SweepResult,
+            store=store, **self.options,
+        )  # fmt: skip
+        return replace(found, recipe=self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,11 +132,11 @@ class SweepResult(Result):
                 "again, with store= it resumes where it stopped"
             )
         limits = (subject_to,) if isinstance(subject_to, str) else tuple(subject_to)
-        means = _means(self._steered(metric))
+        means = self._means(metric)
         allowed = means.notna()
         for limit in limits:
             name, compare, bound = limit_of(limit)
-            allowed &= compare(_means(self._steered(name)), bound).reindex(means.index)
+            allowed &= compare(self._means(name), bound).reindex(means.index)
         if not allowed.any():
             raise SweepError(
                 f"none of {len(means)} configurations has a mean {metric} and keeps to "
@@ -213,10 +209,8 @@ class SweepResult(Result):
         from actadd_lens import plots
 
         name = metric or self.metrics[0]
-        cells = self.intervals(self.values_of(name))
-        if cells.loc[cells["run"] == STEERED, "coefficient"].isna().all():  # it takes none
-            cells["coefficient"] = cells["coefficient"].mask(cells["run"] != CLEAN, 1.0)
-        steered = cells[cells["run"] == STEERED]
+        table = _drawable(self.intervals(self.values_of(name)))
+        steered = table[table["run"] == STEERED]
         label = options.pop("ylabel", name)
         if steered["layer"].nunique() > 1 and steered["coefficient"].nunique() > 1:
             framed: Any = None
@@ -224,18 +218,17 @@ class SweepResult(Result):
                 place = chosen.layer, chosen.coefficient
                 alone = steered["vector"].nunique() == steered["position"].nunique() == 1
                 framed = place if alone else {(chosen.vector, chosen.position): place}
-            options.setdefault("note", self._note(noted(cells, options.get("unit"))))
-            return plots.heat_map(cells, chosen=framed, label=label, **options)
+            options.setdefault("note", self._note(noted(table, options.get("unit"))))
+            return plots.heat_map(table, chosen=framed, label=label, **options)
         options.setdefault("note", self._note(f"95 % intervals, n = {steered['n'].max()} prompts"))
         if len(steered) == 1:
-            return plots.bars(
-                cells.assign(condition=cells["run"]), x="condition", ylabel=label, **options
-            )
+            table = table.assign(condition=table["run"])
+            return plots.bars(table, x="condition", ylabel=label, **options)
         if len(steered) == steered["position"].nunique():
-            return plots.bars(cells, x="position", ylabel=label, **options)
+            return plots.bars(table, x="position", ylabel=label, **options)
         several_layers = steered["layer"].nunique() > 1
         draw = plots.layer_profile if several_layers else plots.coefficient_curve
-        return draw(cells, ylabel=label, **options)
+        return draw(table, ylabel=label, **options)
 
     def plot_pareto(self, success: str, cost: str, **options: Any) -> Figure:
         """The configurations of ``pareto`` and their front.
@@ -250,7 +243,8 @@ class SweepResult(Result):
 
         n = self.frame["prompt"].nunique()
         options.setdefault("note", self._note(f"95 % intervals, n = {n} prompts"))
-        return plots.pareto(self.pareto(success, cost), success=success, cost=cost, **options)
+        table = _drawable(self.pareto(success, cost))
+        return plots.pareto(table, success=success, cost=cost, **options)
 
     def _axis(self, name: str, metric: str) -> DataFrame:
         """Means of the steered configurations and the clean run, called ``name``."""
@@ -263,15 +257,21 @@ class SweepResult(Result):
         rows = self.values_of(metric)
         return rows[rows["run"] == STEERED]
 
-    def _interval_at(self, metric: str, cell: Mapping[Any, Any]) -> ClusterInterval:
+    def _means(self, metric: str) -> Series:
+        """Mean over prompts of each steered configuration, every prompt counting once."""
+        by_prompt = [*PLACE, "prompt_index"]
+        means = self._steered(metric).groupby(by_prompt, sort=False, dropna=False)["value"].mean()
+        return means.groupby(PLACE, sort=False, dropna=False).mean()
+
+    def _interval_at(self, metric: str, chosen: Mapping[Any, Any]) -> ClusterInterval:
         """Of one steered configuration."""
         rows = self._steered(metric)
         for name in PLACE:
-            here = rows[name].isna() if cell[name] is None else rows[name] == cell[name]
+            here = rows[name].isna() if chosen[name] is None else rows[name] == chosen[name]
             rows = rows[here.fillna(False)]
         return self.interval(rows)
 
-    def _on_others(self, cell: Mapping[Any, Any], prompts: list[str]) -> "SweepResult":
+    def _on_others(self, chosen: Mapping[Any, Any], prompts: list[str]) -> "SweepResult":
         """One configuration and its controls on held-out prompts."""
         if self.recipe is None:
             raise SweepError(
@@ -290,8 +290,21 @@ class SweepResult(Result):
                 "the model of this sweep is gone, or its weights have changed: call al.sweep on "
                 "the test prompts"
             )
-        recipe = replace(self.recipe, grid=self.recipe.grid.narrowed(cell))
-        found = measure_grid(model, recipe, prompts)
+        configurations = [
+            c
+            for c in self.recipe.configurations
+            if c.labels["run"] == CLEAN or all(c.labels[name] == chosen[name] for name in PLACE)
+        ]
+        tried = self.recipe.settings
+        axes = {"layers": "layer", "coefficients": "coefficient", "positions": "position"}
+        alone = {k: [chosen[v]] for k, v in axes.items() if chosen[v] in (tried[k] or ())}
+        settings = {**tried, **alone, "only": chosen["vector"], "vectors": []}
+        layer = str(int(chosen["layer"]))
+        for label, *made_of in tried["vectors"]:
+            if label == chosen["vector"] and isinstance(made_of[0], dict):  # by layer
+                made_of = [{layer: made_of[0][layer]}]
+            settings["vectors"].append([label, *made_of])
+        found = replace(self.recipe, configurations=configurations, settings=settings).run(prompts)
         if not found.complete:
             raise SweepError("the test prompts were interrupted: ask for the best one again")
         return found
@@ -306,9 +319,6 @@ def limit_of(text: str) -> tuple[str, Callable[[Any, Any], Any], float]:
     >>> name, _, bound = limit_of("valid >= 0.95")
     >>> name, bound
     ('valid', 0.95)
-
-    Raises:
-        SweepError: It is none.
     """
     found = re.fullmatch(r"(.+?)\s*(<=|>=|<|>)\s*([-+.\deE]+)", text.strip())
     try:
@@ -321,10 +331,10 @@ def limit_of(text: str) -> tuple[str, Callable[[Any, Any], Any], float]:
         ) from None
 
 
-def _means(rows: DataFrame) -> Series:
-    """Mean over prompts of each configuration, every prompt counting once."""
-    prompts = rows.groupby([*PLACE, "prompt_index"], sort=False, dropna=False)["value"].mean()
-    return prompts.groupby(PLACE, sort=False, dropna=False).mean()
+def _drawable(table: DataFrame) -> DataFrame:
+    """The table with coefficient 1 for interventions that no coefficient multiplies."""
+    takes_none = table["coefficient"].isna() & (table["run"] != CLEAN)
+    return table.assign(coefficient=table["coefficient"].mask(takes_none, 1.0))
 
 
 def _is_beaten(row: Series, others: DataFrame) -> bool:

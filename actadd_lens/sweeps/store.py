@@ -10,7 +10,6 @@ Nothing in a file is ever executed: it must hold the tables below, and no trigge
 """
 
 import json
-import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -61,7 +60,7 @@ class Value:
     run: int
     prompt: int
     sample: int | None
-    """Index of the completion, None for what is read off the prompt."""
+    """Index of the completion; None for a logit metric."""
     metric: int
     value: float
     """NaN and infinities included."""
@@ -69,7 +68,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a run after a prompt besides its metrics."""
+    """What is measured of a run after a prompt, whatever the metrics are."""
 
     run: int
     prompt: int
@@ -87,13 +86,21 @@ class Text:
     text: str
 
 
+Row: TypeAlias = Value | Measured | Text
+_INSERT: Mapping[type[Row], str] = {
+    Value: "INSERT INTO figure VALUES (:run, :prompt, :sample, :metric, :value)",
+    Measured: "INSERT INTO measured VALUES (:run, :prompt, :dose, :kl)",
+    Text: "INSERT INTO text VALUES (:run, :prompt, :sample, :text)",
+}
+
+
 class Store:
     """Rows by key, and which keys are finished in each of two phases; close it when done.
 
     >>> with Store.open(None, {"seed": 0}) as store:
-    ...     store.add("logits", [(0, 2)], values=[Value(0, 2, None, 0, 0.5)])
-    ...     store.done("logits"), store.done("texts"), [row.value for row in store.values()]
-    ({(0, 2)}, set(), [0.5])
+    ...     store.add("logits", [Value(0, 2, None, 0, 0.5)])
+    ...     store.done("logits"), store.done("texts"), store.rows()
+    ({(0, 2)}, set(), [(0, 2, None, 0, 0.5, None, None, None)])
     """
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
@@ -104,14 +111,9 @@ class Store:
     def open(cls, path: str | PathLike[str] | None, config: Mapping[str, Any]) -> "Store":
         """Open a file, or make it; None keeps everything in memory.
 
-        Args:
-            path: Where it is. Until it is closed a second file, ``-wal`` at the end, belongs to it.
-            config: What the rows depend on, as JSON values. A file of another one is refused,
-                unless only "versions" differ, which are those that the file was begun with.
-
-        Raises:
-            SweepFileError: The file holds something else, or is in use.
-            OutputError: No file can be written there.
+        Until it is closed a second file, ``-wal`` at the end, belongs to it. ``config`` is what the
+        rows depend on, as JSON values. A file of another one is refused (``SweepFileError``),
+        unless only "versions" differ, which are those that the file was begun with.
         """
         name = "the sweep in memory" if path is None else str(path)
         content = json.dumps(config, sort_keys=True)
@@ -148,35 +150,26 @@ class Store:
         """Keys that are finished in a phase."""
         return set(self._rows("SELECT run, prompt FROM done WHERE phase = ?", phase))
 
-    def add(
-        self,
-        phase: Phase,
-        keys: Iterable[Key],
-        values: Iterable[Value] = (),
-        measured: Iterable[Measured] = (),
-        texts: Iterable[Text] = (),
-    ) -> None:
+    def add(self, phase: Phase, rows: Iterable[Row]) -> None:
         """Commit all rows of some keys and that they are finished in a phase: all of it or nothing.
 
         A key that is finished already is left as it is. As rows and mark are one transaction, an
         unfinished key has no rows of that phase that new ones could meet.
-
-        Raises:
-            SweepError: A row twice, or of a key that is not among ``keys``.
-            OutputError: It cannot be written.
         """
-        keys = {(int(run), int(prompt)) for run, prompt in keys}
+        added = list(rows)
+        for row in added:
+            if not all(isinstance(item, _PLAIN) for item in vars(row).values()):
+                # SQLite would keep the bytes of a numpy number.
+                raise SweepError(f"{row} was added: give plain numbers and text")
         try:
             with self._connection as connection:  # commits, or takes everything back
                 connection.execute("BEGIN IMMEDIATE")
                 is_done = "SELECT 1 FROM done WHERE (phase, run, prompt) = (?, ?, ?)"
+                keys = {(row.run, row.prompt) for row in added}
                 new = {k for k in keys if not connection.execute(is_done, (phase, *k)).fetchone()}
-                for rows, columns in (
-                    (values, "figure VALUES (:run, :prompt, :sample, :metric, :value)"),
-                    (measured, "measured VALUES (:run, :prompt, :dose, :kl)"),
-                    (texts, "text VALUES (:run, :prompt, :sample, :text)"),
-                ):
-                    connection.executemany(f"INSERT INTO {columns}", _of(rows, keys, new))
+                for row in added:
+                    if (row.run, row.prompt) in new:
+                        connection.execute(_INSERT[type(row)], vars(row))
                 marks = ((phase, *key) for key in sorted(new))
                 connection.executemany("INSERT INTO done VALUES (?, ?, ?)", marks)
         except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
@@ -189,27 +182,15 @@ class Store:
             )
             raise _as_error(error, self._name, remedy) from error
 
-    def values(self) -> Iterator[Value]:
-        """All figures, ordered."""
-        order = "prompt, ifnull(sample, -1), metric"
-        rows = self._by_run(f"SELECT * FROM figure WHERE run = ? ORDER BY {order}")
-        for run, prompt, sample, metric, value in rows:
-            yield Value(run, prompt, sample, metric, _number(value))
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Every value with run, prompt, sample and metric before it, dose, KL and text after it.
 
-    def measured(self) -> Iterator[Measured]:
-        """All else that was measured, ordered."""
-        rows = self._by_run("SELECT * FROM measured WHERE run = ? ORDER BY prompt")
-        for run, prompt, dose, kl in rows:
-            yield Measured(run, prompt, _number(dose), _number(kl))
-
-    def texts(self) -> Iterator[Text]:
-        """All completions, ordered."""
-        rows = self._by_run("SELECT * FROM text WHERE run = ? ORDER BY prompt, sample")
-        yield from (Text(*row) for row in rows)
-
-    def _by_run(self, query: str) -> Iterator[Any]:
-        for (run,) in self._rows("SELECT DISTINCT run FROM done ORDER BY run"):
-            yield from self._rows(query, run)
+        NaN is None, as is a text where nothing was generated.
+        """
+        return self._rows(
+            "SELECT run, prompt, sample, metric, value, dose, kl, text FROM figure "
+            "LEFT JOIN measured USING (run, prompt) LEFT JOIN text USING (run, prompt, sample)"
+        )
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         try:  # all at once: a statement left open by its reader would outlive close()
@@ -218,27 +199,8 @@ class Store:
             raise _as_error(error, self._name, _ELSEWHERE) from error
 
 
-def _of(
-    rows: Iterable[Value] | Iterable[Measured] | Iterable[Text], keys: set[Key], new: set[Key]
-) -> Iterator[dict[str, Any]]:
-    """What is new; nothing may belong to a key that is not named."""
-    for row in rows:
-        key = (row.run, row.prompt)
-        if not all(isinstance(item, _PLAIN) for item in vars(row).values()):
-            # SQLite would keep the bytes of a numpy number.
-            raise SweepError(f"{row} was added: give plain numbers and text")
-        if key not in keys:
-            raise SweepError(f"a row of {key} was added, but not the key {key}: name it too")
-        if key in new:
-            yield vars(row)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _examined(path: Path, name: str) -> str:
-    """Where the file is, once it has been seen to be ours or empty.
+    """Where the file is, once it was found to be ours or empty.
 
     It is looked at as if it could not change, so that no journal of a foreign file is played back.
     Through SQLite, as closing a file that was opened by other means drops this process's locks on
@@ -307,9 +269,9 @@ def _prepare(connection: sqlite3.Connection, name: str, content: str) -> None:
 
 def _check_config(connection: sqlite3.Connection, name: str, content: str) -> None:
     try:
-        ((kept,),) = connection.execute("SELECT content FROM config")
+        ((begun,),) = connection.execute("SELECT content FROM config")
         # NaN, which differs from itself, is compared by name.
-        old, new = ({**json.loads(c, parse_constant=str)} for c in (kept, content))
+        old, new = ({**json.loads(c, parse_constant=str)} for c in (begun, content))
     except (ValueError, TypeError, RecursionError) as error:
         raise SweepFileError(f"the settings in {name} are broken: {_ELSEWHERE}") from error
     differing = list(differences({**old, "versions": None}, {**new, "versions": None}))
@@ -344,7 +306,7 @@ _ABSENT = _Absent()
 
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Where two JSON values part, with both sides.
+    """Where two JSON values differ, with both sides.
 
     >>> list(differences({"a": {"b": 0}, "c": ["x", "y"]}, {"a": {"b": 1}, "c": ["x", "z"]}))
     ['a.b: 0 in the file, 1 now', "c[1]: 'y' in the file, 'z' now"]

@@ -24,9 +24,15 @@ from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import BASELINES, Setup
 from actadd_lens.statistics import Interval
-from actadd_lens.sweeps import Result
-from actadd_lens.sweeps.configurations import KEYS, STEERED, Configuration, Run, clean_configuration
-from actadd_lens.sweeps.controls import Steered, make_control
+from actadd_lens.sweeps import Result, Steered
+from actadd_lens.sweeps.configurations import (
+    KEYS,
+    STEERED,
+    Configuration,
+    Run,
+    clean_configuration,
+    make_control,
+)
 
 BOTH = "both"
 ADDITIVE = {"cosine": "cosine with the sum", "explained": "explained by the sum"}

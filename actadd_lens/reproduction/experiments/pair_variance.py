@@ -24,8 +24,13 @@ from actadd_lens.reproduction.measurements import note, percent
 from actadd_lens.reproduction.outcome import Measured
 from actadd_lens.reproduction.registry import experiment
 from actadd_lens.reproduction.setup import Setup
-from actadd_lens.sweeps.configurations import Configuration, Run, labelled, with_controls
-from actadd_lens.sweeps.controls import Steered
+from actadd_lens.sweeps.configurations import (
+    Configuration,
+    Run,
+    Steered,
+    labelled,
+    with_controls,
+)
 from actadd_lens.vectors.geometry import cosines
 
 THINNED = 2
