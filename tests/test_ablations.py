@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 import actadd_lens as al
 from actadd_lens import metrics
 from actadd_lens.models import tokens as prompts
+from actadd_lens.sweeps import Steered
 from actadd_lens.sweeps.ablations import described
 from actadd_lens.vectors.provenance import label_of
 
@@ -47,7 +48,7 @@ def test_rows_alone_left_out_and_moved(neo, vector):
         assert value_of(neo, rest) == found(
             result, ablation="left out", part=f"row {row}", run="steered"
         )
-        assert value_of(neo, alone.random_like(0)) == found(
+        assert value_of(neo, alone.random_like(seed_of(0, vector))) == found(
             result, ablation="alone", part=f"row {row}", run="random"
         )
     shortest = min(map(len, prompts.tokenize(neo, TEXTS)))
@@ -72,6 +73,11 @@ def test_a_vector_of_one_row_everywhere_is_not_moved(neo):
         al.position_ablation(neo, vector, TEXTS, metrics=TOKEN, starts=[2], progress=False)
 
 
+def seed_of(seed, vector):
+    """Of the random vector of a configuration."""
+    return Steered(vector, seed, layer=vector.layer).own_seed
+
+
 def test_fractions_of_dimensions(neo, vector):
     result = al.dimension_ablation(
         neo, vector, TEXTS, fractions=[0.25, 1.0], metrics=TOKEN, progress=False, seed=4
@@ -83,7 +89,9 @@ def test_fractions_of_dimensions(neo, vector):
     for choice, part in {"first": first, "top": largest}.items():
         here = {"ablation": choice, "fraction": 0.25}
         assert value_of(neo, part) == found(result, **here, run="steered")
-        assert value_of(neo, part.random_like(4)) == found(result, **here, run="random")
+        assert value_of(neo, part.random_like(seed_of(4, vector))) == found(
+            result, **here, run="random"
+        )
     for choice in ("first", "top", "random"):
         whole = {"ablation": choice, "fraction": 1.0, "run": "steered"}
         assert value_of(neo, vector) == found(result, **whole)

@@ -11,6 +11,7 @@ from conftest import N_LAYERS
 
 import actadd_lens as al
 from actadd_lens import metrics
+from actadd_lens.models.bridge import layer_of
 from actadd_lens.sweeps import Steered, register_control
 from actadd_lens.sweeps.grid import grid, sources_of
 from actadd_lens.sweeps.identity import described
@@ -42,7 +43,7 @@ def test_a_vector_keeps_its_layer_and_position_unless_told(neo):
     assert keys.drop_duplicates().values.tolist() == [["mean", 1, "all"]]
     for c in (1, 3):
         assert values(result, coefficient=c, run="steered") == logprob(neo, c * mean)
-        random = (c * mean).random_like(2)
+        random = (c * mean).random_like(Steered(mean, 2, layer=1, coefficient=c).own_seed)
         assert values(result, coefficient=c, run="random") == logprob(neo, random)
     moved = run(neo, {"mean": mean}, positions=["prompt", -1], controls=())
     for position in ("prompt", -1):
@@ -148,7 +149,8 @@ def test_interventions_run_as_in_a_pass_of_their_own(neo):
     assert doses["late"] != doses["late"]
     assert 0 < doses["project"] < 1
     random = run(neo, {"project": project}, controls=["random"], seed=3)
-    assert values(random, run="random") == logprob(neo, project.control("random", 3))
+    seed = Steered(project, 3, layer=layer_of(project.hook_point)).own_seed
+    assert values(random, run="random") == logprob(neo, project.control("random", seed))
     best = result.best(TOKEN.name, test_prompts="Something else")
     assert best.test is not None
     assert str(best)

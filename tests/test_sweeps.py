@@ -18,7 +18,7 @@ import actadd_lens as al
 from actadd_lens import metrics
 from actadd_lens.metrics.logits import LogitMetric
 from actadd_lens.models import tokens as prompts
-from actadd_lens.sweeps.configurations import Run, as_list, numbers
+from actadd_lens.sweeps.configurations import Run, Steered, as_list, numbers
 
 PAIR = ("Love you", "Hate")
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May"]
@@ -144,6 +144,11 @@ def test_completions_are_those_of_generate(bridge):
     assert n_cells == 1 + 2 * 2 * 2 * 4
 
 
+def seed_of(seed, layer, coefficient=None, draw=0):
+    """Of the random vector of a configuration."""
+    return Steered(None, seed, draw, layer=layer, coefficient=coefficient).own_seed
+
+
 def test_a_vector_at_generated_tokens_is_generated_with_anywhere(bridge):
     """Packed decode steps add a row of its own to each completion."""
     model = bridge("gemma2")
@@ -152,7 +157,10 @@ def test_a_vector_at_generated_tokens_is_generated_with_anywhere(bridge):
     found = al.position_ablation(
         model, vector, TEXTS, metrics=[metrics.WordCount(["e"])], progress=False, **sampling
     )
-    for control, steering in {"steered": vector, "random": vector.random_like(3)}.items():
+    for control, steering in {
+        "steered": vector,
+        "random": vector.random_like(seed_of(3, 1)),
+    }.items():
         rows = rows_of(found, ablation="whole", run=control)
         expected = al.generate(model, TEXTS, steering, **sampling)
         assert rows["text"].tolist() == [item.text for item in expected]
@@ -204,17 +212,28 @@ def test_prompted_cells_read_the_positive_prompt_before_the_text(neo):
     assert values["recorder_text", 0] == pytest.approx(float(whole.mean()), abs=1e-5)
 
 
+def test_random_controls_are_drawn_anew_for_each_layer_and_coefficient(neo):
+    """And they do not depend on the rest of the grid."""
+    options = {"controls": ["random"], "metrics": ["kl"], "seed": 1}
+    whole = run(neo, layers=[0, 1], coefficients=[2.0, 4.0], **options)
+    part = run(neo, layers=[1], coefficients=[4.0], **options)
+    there = cells(whole, run="random", layer=1, coefficient=4.0)["kl"].tolist()
+    assert cells(part, run="random")["kl"].tolist() == pytest.approx(there, abs=1e-5)
+    assert len({seed_of(1, layer, c) for layer in (0, 1) for c in (2.0, 4.0)}) == 4
+    assert seed_of(1, 1, 4.0) == seed_of(np.int64(1), np.int64(1), np.float64(4.0))
+
+
 def test_controls_are_made_of_the_cell_that_they_stand_beside(neo):
     controls = ["random", "random:1", "random:2", "negated", "shuffled"]
     result = run(neo, layers=[1], coefficients=[3.0], controls=controls, seed=5)
     vector = 3 * al.extract(neo, PAIR)[1]
     made = {
         "steered": vector,
-        "random": vector.random_like(5),
-        "random:1": vector.random_like(6),
-        "random:2": vector.random_like(7),
+        "random": vector.random_like(seed_of(5, 1, 3.0, 0)),
+        "random:1": vector.random_like(seed_of(5, 1, 3.0, 1)),
+        "random:2": vector.random_like(seed_of(5, 1, 3.0, 2)),
         "negated": -vector,
-        "shuffled": vector.shuffled(5),
+        "shuffled": vector.shuffled(seed_of(5, 1, 3.0)),
     }
     for control, steering in made.items():
         logprobs = al.next_token_logprobs(neo, TEXTS, steering)
@@ -279,7 +298,8 @@ def test_a_metric_of_the_callers_own(neo):
 def test_one_clean_pass_and_no_block_below_is_run(neo, monkeypatch):
     from actadd_lens.models.plain import PlainModel, fast_model
 
-    fast_model(neo)  # is compared with the bridge once, before passes are counted
+    for layer in (0, 2):  # are compared with the bridge once, before passes are counted
+        assert fast_model(neo).supports("start at a layer", layer)
     seen, whole = [], PlainModel.run
 
     def counted(self, tokens, mask, *, start=None, **options):

@@ -5,6 +5,7 @@ intervention, several of them, or a text that is put in front of every prompt. `
 gives it the name by which sweeps and ablations know it.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,13 +106,27 @@ class Steered:
     """What a control keeps for other configurations of the sweep. Configurations that get the same
     object from it share the work."""
 
+    @property
+    def own_seed(self) -> int:
+        """The seed of this configuration's draw.
+
+        It differs from layer to layer and from coefficient to coefficient, so that an unlucky
+        direction is not met all over a grid, and it does not depend on the rest of the grid.
+        """
+        if self.layer is None and self.coefficient is None:
+            return (int(self.seed) + self.draw) % 2**64
+        layer = None if self.layer is None else int(self.layer)
+        c = None if self.coefficient is None else float(self.coefficient)
+        key = repr((int(self.seed), self.draw, layer, c)).encode()
+        return int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
+
     def own_control(self, name: str) -> Any:
         """The control that an intervention makes for itself, by its method ``control``.
 
         Raises:
             SweepError: It makes none of this name.
         """
-        made = control_of(self.vector, name, (int(self.seed) + self.draw) % 2**64)
+        made = control_of(self.vector, name, self.own_seed)
         if made is None:
             raise SweepError(
                 f"{type(self.vector).__name__} has no control {name!r}: leave it out, "
@@ -213,7 +228,7 @@ def _find(name: str) -> tuple[Control, int]:
 
 @register_control("random", draws=True)
 def random(of: Steered) -> Any:
-    """Rows of the same norms in random directions."""
+    """Rows of the same norms in random directions, drawn anew for each layer and coefficient."""
     return of.own_control("random")
 
 

@@ -81,7 +81,7 @@ class Result:
             agree: resampling shows no spread there.
         """
         by = [*self.keys, "metric"]
-        each = self.frame.groupby([*by, "prompt_index"], sort=False, dropna=False)[[*EXTRA]]
+        each = self.frame.groupby([*by, "prompt"], sort=False, dropna=False)[[*EXTRA]]
         means = each.first().groupby(by, sort=False, dropna=False).mean().reset_index()
         table = self.intervals(self.frame, by, confidence)
         return table.assign(**{name: means[name] for name in EXTRA})

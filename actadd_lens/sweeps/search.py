@@ -258,8 +258,8 @@ class SweepResult(Result):
         return rows[rows["run"] == STEERED]
 
     def _means(self, metric: str) -> Series:
-        """Mean over prompts of each steered configuration, every prompt counting once."""
-        by_prompt = [*PLACE, "prompt_index"]
+        """Mean over prompts of each steered configuration, as ``summary`` has it."""
+        by_prompt = [*PLACE, "prompt"]
         means = self._steered(metric).groupby(by_prompt, sort=False, dropna=False)["value"].mean()
         return means.groupby(PLACE, sort=False, dropna=False).mean()
 
