@@ -121,6 +121,17 @@ def test_of_equal_cells_the_least_coefficient_and_then_the_lowest_layer_is_best(
     assert (best.layer, best.coefficient) == (0, 2.0)
 
 
+def test_best_and_summary_have_one_mean_also_of_a_prompt_that_is_given_twice():
+    values = {(0, 1.0, "steered"): [1.0, 1.0, 0.0], (0, 2.0, "steered"): [0.1, 0.1, 1.0]}
+    made = result_of({key: {"m": each} for key, each in values.items()})
+    frame = made.frame.assign(prompt=made.frame["prompt_index"].map({0: "a", 1: "a", 2: "b"}))
+    result = al.SweepResult(frame, made.provenance)
+    means = result.summary().set_index("coefficient")["mean"]
+    assert means.tolist() == pytest.approx([0.5, 0.55])
+    best = result.best("m")
+    assert (best.coefficient, best.value.mean) == (2.0, pytest.approx(0.55))
+
+
 def test_cells_without_a_value_are_never_best():
     result = grid({(1, 1.0): (math.nan, 0), (2, 1.0): (0.1, 0)})
     assert result.best("good").layer == 2
