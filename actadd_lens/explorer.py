@@ -18,7 +18,7 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, check_layers
 from actadd_lens.models.load import load_model
 from actadd_lens.steering.placement import placement
-from actadd_lens.steering.positions import ANCHORS, SPREADS
+from actadd_lens.steering.positions import ANCHORS, SINK, SPREADS
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.norms import dose
 from actadd_lens.vectors.pair import ContrastPair, as_pair
@@ -244,7 +244,7 @@ def _widgets(settings: Mapping[str, Any], last_layer: int) -> dict[str, Any]:
         "rows": ipywidgets.Dropdown(options=["all", "mean", "last"], **look),
         "layer": ipywidgets.IntSlider(min=0, max=last_layer, **late),
         "coefficient": ipywidgets.FloatSlider(min=-end, max=end, step=0.5, **late),
-        "position": ipywidgets.Combobox(options=[*ANCHORS, *SPREADS, "1"], **late),
+        "position": ipywidgets.Combobox(options=[*ANCHORS, *SPREADS, SINK, "1"], **late),
         "prompt": ipywidgets.Text(**late),
         "seed": ipywidgets.IntText(**late),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from doctest import ELLIPSIS, OutputChecker
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_page(error: type[Exception]):
             run(part["code"], namespace)
     assert {heading for heading, _ in examples} == {"Wrong", "Right"}
     assert any(shows(seen["text"], f"actadd_lens.errors.{message}") for message in messages)
+
+
+@pytest.mark.slow
+def test_page_of_the_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", errors.AlignmentWarning)
+        test_page(errors.AlignmentWarning)
 
 
 def test_index():

@@ -15,7 +15,7 @@ from torch import Tensor
 from actadd_lens.analysis.logprobs import sequence_logprobs
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import check_context, encode, tokenize
+from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, check_context, encode, n_bos
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Steering, n_rows
@@ -30,7 +30,7 @@ _RATIOS = ("ratio", "ratio_prompted")
 
 def perplexity_ratio(
     model: Bridge,
-    texts: Sequence[str],
+    texts: Prompts,
     steering: Steering,
     *,
     mask_injected: bool = True,
@@ -68,18 +68,18 @@ def perplexity_ratio(
     >>> perplexity_ratio(model, ["It was a lovely wedding. We loved the bride."], v).columns[-1]
     'ratio'
     """
-    sequences = tokenize(model, texts)
+    sequences = as_prompts(model, texts)
     counted = _counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
     clean, steered = (
         sequence_logprobs(model, sequences, s, batch_size, progress) for s in (None, steering)
     )
     runs = {"clean": clean, "steered": steered}
-    return _means(texts, labels, {name: _tails(v, counted) for name, v in runs.items()})
+    return _means(sequences, labels, {name: _tails(v, counted) for name, v in runs.items()})
 
 
 def prompting_ratio(
     model: Bridge,
-    texts: Sequence[str],
+    texts: Prompts,
     steering: Steering,
     prompt: str,
     *,
@@ -116,9 +116,10 @@ def prompting_ratio(
     >>> prompting_ratio(model, [text], v, "Weddings. ").columns.tolist()[-2:]
     ['ratio', 'ratio_prompted']
     """
-    sequences = tokenize(model, texts)
+    sequences = as_prompts(model, texts)
     head = encode(model, prompt)
-    prompted = [[*head, *ids[1:]] for ids in sequences]
+    before = [len(head) - n_bos(model, ids) for ids in sequences]
+    prompted = [[*head, *ids[n_bos(model, ids) :]] for ids in sequences]
     for index, ids in enumerate(prompted):
         check_context(model, len(ids), f"text {index} with the prompt before it")
     counted = _counted(model, sequences, steering)
@@ -128,10 +129,15 @@ def prompting_ratio(
         "prompted": sequence_logprobs(model, prompted, None, batch_size, progress),
     }
     behind = {
-        name: _tails(v, [n + len(head) - 1 for n in counted] if name == "prompted" else counted)
+        name: _tails(
+            v,
+            [n + k for n, k in zip(counted, before, strict=True)]
+            if name == "prompted"
+            else counted,
+        )
         for name, v in runs.items()
     }
-    return _means(texts, labels, behind)
+    return _means(sequences, labels, behind)
 
 
 def ratio_summary(
@@ -190,8 +196,7 @@ def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steeri
     lengths = torch.tensor([len(ids) for ids in sequences])
     first = torch.zeros_like(lengths)
     for item in given:
-        ends = positions.parse(item.position).ends(lengths, n_rows(item))
-        first = torch.maximum(first, ends)
+        first = torch.maximum(first, positions.ends(item.position, sequences, n_rows(item)))
     if bool((first > lengths - 2).all()):
         raise PromptError(
             f"the longest text has {int(lengths.max())} tokens (BOS included), the vector ends at "
@@ -206,12 +211,12 @@ def _tails(values: Sequence[Tensor], skipped: Sequence[int]) -> list[Tensor]:
 
 
 def _means(
-    texts: Sequence[str], labels: Sequence[str] | None, runs: Mapping[str, Sequence[Tensor]]
+    texts: Sequence[Prompt], labels: Sequence[str] | None, runs: Mapping[str, Sequence[Tensor]]
 ) -> DataFrame:
     """A row for each text: mean log-prob of each run, perplexity ratios to the clean one."""
     import pandas as pd
 
-    frame = pd.DataFrame({"text": [texts] if isinstance(texts, str) else list(texts)})
+    frame = pd.DataFrame({"text": [text.label for text in texts]})
     if labels is not None:
         if len(labels) != len(frame):
             raise PromptError(f"{len(labels)} labels for {len(frame)} texts: give one for each")

@@ -37,6 +37,9 @@ model_option = cloup.option(
     show_default=True,
     help="testbed, a local directory or a hub name (see actadd-lens models).",
 )
+stop_option = cloup.option(
+    "--stop", multiple=True, help="Text that ends a completion; may be repeated."
+)
 coefficient_option = cloup.option("--coefficient", type=float, default=1.0, show_default=True)
 
 _pair = (
@@ -52,7 +55,7 @@ _extraction = (
     ),
     cloup.option(
         "--position",
-        help="front, middle, back, an index; one-row vectors: prompt, generated, all.",
+        help="front, middle, back, sink or an index; one-row vectors: prompt, generated, all.",
     ),
 )
 
@@ -121,6 +124,7 @@ measuring_options = cloup.option_group(
     cloup.option("--samples", type=int, help="Completions per prompt; 0 reads logits alone."),
     cloup.option("--max-new-tokens", type=int, default=24, show_default=True),
     cloup.option("--temperature", type=float, default=1.0, show_default=True),
+    stop_option,
     cloup.option("--seed", type=int, default=0, show_default=True),
     cloup.option("--store", type=cloup.path(), help="SQLite file to resume."),
 )

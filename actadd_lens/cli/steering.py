@@ -19,6 +19,7 @@ from actadd_lens.cli.options import (
     out_option,
     pair_options,
     source_options,
+    stop_option,
     taken,
 )
 from actadd_lens.cli.terminal import result_console, status, table
@@ -55,6 +56,7 @@ def demo(out: Path) -> None:
     cloup.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy."),
     cloup.option("--top-p", type=float, default=1.0, show_default=True),
     cloup.option("--top-k", type=int),
+    stop_option,
     cloup.option("--frequency-penalty", type=float, default=0.0, show_default=True),
     cloup.option("--seed", type=int, default=0, show_default=True),
 )

@@ -182,7 +182,7 @@ class Fluency:
             row = encode(self.judge, completion.prompt + completion.text)
             check_context(self.judge, len(row), f"completion {index}, with its prompt,")
             rows.append(row)
-            n_given.append(_n_shared(prompt, row))
+            n_given.append(max(1, _n_shared(prompt, row)))  # nothing predicts the first token
         written = [i for i, row in enumerate(rows) if len(row) > n_given[i]]
         perplexities = [math.nan] * len(rows)
         if written:

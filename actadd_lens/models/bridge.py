@@ -360,6 +360,9 @@ class Call:
     real: Bool[Tensor, "batch pos"] | None = None
     """True for a real token, False for padding; None when every token is real."""
 
+    tokens: Int[Tensor, "batch pos"] | None = None
+    """The token ids; None where the pass was given something else."""
+
     continues: bool = False
     """Whether the tokens continue a filled key-value cache, so that none is of the prompt."""
 
@@ -436,7 +439,8 @@ class _Watch:
             return
         tokens = args[0] if args else kwargs.get("input_ids")
         shape = (kwargs["inputs_embeds"] if tokens is None else tokens).shape[:2]
-        self.call = Call(real=_real_tokens(kwargs.get("attention_mask"), self.lengths, shape))
+        real = _real_tokens(kwargs.get("attention_mask"), self.lengths, shape)
+        self.call = Call(real=real, tokens=tokens)
 
     def _end(self, *_: Any) -> None:
         self.call = Call()

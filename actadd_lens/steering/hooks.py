@@ -9,7 +9,7 @@ a batch may be steered by something else;
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from actadd_lens.errors import VectorError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, Call, Hook
+from actadd_lens.models.tokens import Prompt
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import (
     Intervention,
@@ -77,15 +78,17 @@ def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Interven
     """Raise ``PositionError`` if one does not fit on some prompt, before anything runs."""
     lengths = torch.tensor([len(ids) for ids in prompts])
     real = torch.arange(int(lengths.max())) < lengths[:, None]
-    tokens_edited(interventions, real)
+    tokens_edited(interventions, real, contents=prompts)
     for conditional in conditions_of(interventions):
-        positions.row_index(positions.parse(conditional.condition.position), real, 1)
+        plan = positions.parse(conditional.condition.position)
+        positions.row_index(plan, real, 1, contents=prompts)
 
 
 def tokens_edited(
     interventions: Sequence[Intervention],
     real: Bool[Tensor, "batch pos"],
     prompts: Sequence[int] | None = None,
+    contents: Sequence[Sequence[int]] | None = None,
 ) -> list[Bool[Tensor, "batch pos"]]:
     """Which tokens of a batch of prompts each intervention edits.
 
@@ -93,12 +96,13 @@ def tokens_edited(
         interventions: At any hook points.
         real: True for a real token, False for padding.
         prompts: Index of each prompt, for the message of an error.
+        contents: The prompts themselves, for positions that depend on what they say.
 
     Raises:
         PositionError: One of them does not fit on one of the prompts.
     """
     return [
-        positions.row_index(positions.parse(item.position), real, n_rows(item), prompts)
+        positions.row_index(positions.parse(item.position), real, n_rows(item), prompts, contents)
         != positions.NO_ROW
         for item in interventions
     ]
@@ -118,6 +122,7 @@ def prompt_edits(
     model: Bridge,
     steerings: Sequence[Steering],
     mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"],
+    prompts: Sequence[Sequence[int]] | None = None,
 ) -> PromptEdits:
     """Edits that steer each row of a batch of prompts by something of its own.
 
@@ -129,6 +134,7 @@ def prompt_edits(
         steerings: For each row an intervention, several, or None; the same object for rows that are
             steered alike saves work.
         mask: 1 for a real token, 0 for padding.
+        prompts: The prompts, for positions that depend on what they say.
 
     Raises:
         VectorError: An intervention that does not fit the model, or not one steering for each row.
@@ -149,13 +155,15 @@ def prompt_edits(
         items = as_interventions(model, steerings[rows[0]])
         for item in conditions_of(items):
             holds.setdefault(id(item), torch.zeros(len(mask), dtype=torch.bool))
-        for name, edit in _edits(model, items, partial(_given, mask[rows].bool()), holds, rows):
+        own = None if prompts is None else [prompts[row] for row in rows]
+        real_of, contents_of = partial(_given, mask[rows].bool()), partial(_given, own)
+        for name, edit in _edits(model, items, real_of, holds, rows, contents_of):
             points.setdefault(name, []).append(_of_rows(rows, len(mask), edit))
     return PromptEdits({name: _chained(edits) for name, edits in points.items()}, holds)
 
 
-def _given(real: Bool[Tensor, "row pos"], _: Tensor) -> Bool[Tensor, "row pos"]:
-    return real
+def _given(known: Any, _: Tensor) -> Any:
+    return known
 
 
 def _edits(
@@ -164,6 +172,7 @@ def _edits(
     real_of: Callable[[Tensor], Bool[Tensor, "row pos"] | None],
     holds: dict[int, Bool[Tensor, "batch"]],
     rows: Sequence[int] | None = None,
+    contents_of: Callable[[Tensor], Sequence[Prompt] | None] = lambda _: None,
 ) -> list[tuple[str, Edit]]:
     """Edits of passes in which all rows, or some of a batch, are steered alike, by hook point.
 
@@ -173,6 +182,7 @@ def _edits(
         real_of: Which tokens of the stream at hand are real; None in a decode step.
         holds: Whether conditions hold for each prompt: filled in prompt passes, used in all.
         rows: Indices of the rows in the batch, all of them by default.
+        contents_of: The prompts that are read; None where they are not known.
     """
 
     def judge(item: When) -> Edit:
@@ -181,7 +191,8 @@ def _edits(
         def edit(stream: Tensor) -> Tensor:
             real = real_of(stream)
             if real is not None:
-                at = positions.row_index(plan, real, 1, rows) != positions.NO_ROW
+                contents = contents_of(stream)
+                at = positions.row_index(plan, real, 1, rows, contents) != positions.NO_ROW
                 found = item.condition.holds(stream, at.to(stream.device)).cpu()
                 if rows is None:
                     holds[id(item)] = found
@@ -209,7 +220,7 @@ def _edits(
                 chosen = [i for i in items if positions.parse(i.position).steers_generated]
                 at = [torch.ones(stream.shape[:2], dtype=torch.bool) for _ in chosen]
             else:
-                at = tokens_edited(items, real.to(stream.device), rows)
+                at = tokens_edited(items, real.to(stream.device), rows, contents_of(stream))
             for place, item in enumerate(chosen):
                 at[place] = at[place].to(stream.device)
                 if isinstance(item, When):
@@ -420,7 +431,13 @@ def fwd_hooks(
     >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
     """
     call = Call(real=None if attention_mask is None else attention_mask.bool())
-    return _call_hooks(model, as_interventions(model, steering), lambda: call)
+    interventions, seen = as_interventions(model, steering), [call]
+
+    def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
+        seen[:] = [replace(call, tokens=tensor)]
+
+    readers: list[tuple[str, Hook]] = [("embed.hook_in", read)] * _read_prompts(interventions)
+    return [*readers, *_call_hooks(model, interventions, lambda: seen[0])]
 
 
 def _call_hooks(
@@ -438,8 +455,24 @@ def _call_hooks(
         bridge.check_mask(real, stream.shape[:2])
         return real.cpu()
 
-    edits = _edits(model, interventions, real_of, {})
+    def contents_of(stream: Tensor) -> list[Prompt] | None:
+        tokens, real = current().tokens, real_of(stream)
+        if tokens is None or real is None or not _read_prompts(interventions):
+            return None
+        return [
+            Prompt("", tuple(row[own].tolist()), (), model.tokenizer)
+            for row, own in zip(tokens.cpu(), real, strict=True)
+        ]
+
+    edits = _edits(model, interventions, real_of, {}, None, contents_of)
     return [(name, _checked(edit)) for name, edit in edits]
+
+
+def _read_prompts(interventions: Sequence[Intervention]) -> bool:
+    """Whether some position depends on what a prompt says."""
+    judged = [item.condition.position for item in conditions_of(interventions)]
+    every = [*judged, *(item.position for item in interventions)]
+    return any(positions.parse(position).reads_prompt for position in every)
 
 
 def _checked(edit: Edit) -> Hook:

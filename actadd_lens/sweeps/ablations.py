@@ -16,9 +16,10 @@ from actadd_lens.errors import PositionError, SweepError, VectorError
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import PromptLike, Prompts, tokenize
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.positions import PositionLike
 from actadd_lens.sweeps.configurations import (
     KEYS,
     Configuration,
@@ -102,7 +103,7 @@ def ablate(
     model: Bridge,
     kind: str,
     parts: Sequence[tuple[Mapping[str, Any], SteeringVector]],
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     metrics: str | Metric | Sequence[object],
     axes: Mapping[str, str],
@@ -156,7 +157,7 @@ def arms(
     vector: SteeringVector, labels: Mapping[str, Any], controls: Sequence[str], seed: int
 ) -> list[Configuration]:
     """The configuration of a vector, and those of its controls."""
-    where = {"layer": vector.layer, "position": vector.position, **labels}
+    where = {"layer": vector.layer, "position": positions.parse(vector.position).label, **labels}
     of = Steered(vector, seed, layer=vector.layer)
     return list(with_controls(of, where, controls))
 
@@ -164,7 +165,7 @@ def arms(
 def position_ablation(
     model: Bridge,
     vector: SteeringVector,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     metrics: str | Metric | Sequence[object],
     starts: Sequence[int] | None = None,
@@ -236,7 +237,7 @@ def position_ablation(
 def dimension_ablation(
     model: Bridge,
     vector: SteeringVector,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     fractions: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0),
     metrics: str | Metric | Sequence[object],
@@ -309,15 +310,15 @@ def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
 
 def layer_transplant(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
-    prompts: str | Sequence[str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
+    prompts: Prompts,
     *,
     coefficient: float,
     metrics: str | Metric | Sequence[object],
     recorded: Sequence[int] | None = None,
     injected: Sequence[int] | None = None,
     norm_matched: bool = False,
-    position: int | str = "front",
+    position: PositionLike = "front",
     **options: Any,
 ) -> Ablation:
     """The vector of every layer s, injected at every layer t.
@@ -364,12 +365,12 @@ def layer_transplant(
         metrics=metrics,
         axes={"y": "recorded"},
         settings={
-            "pair": [contrast.positive, contrast.negative, contrast.pad],
+            "pair": contrast.identity,
             "coefficient": float(coefficient),
             "recorded": sources,
             "injected": targets,
             "norm_matched": norm_matched,
-            "position": position,
+            "position": positions.parse(position).saved,
         },
         **options,
     )
@@ -386,12 +387,12 @@ def with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVect
 def pair_variance(
     model: Bridge,
     pairs: Pairs,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     layer: int,
     coefficient: float,
     metrics: str | Metric | Sequence[object],
-    position: int | str = "front",
+    position: PositionLike = "front",
     **options: Any,
 ) -> Ablation:
     """The effect of each of several pairs, and the cosines between their vectors.
@@ -434,10 +435,10 @@ def pair_variance(
         metrics=metrics,
         axes={"x": "vector"},
         settings={
-            "pairs": [[label, p.positive, p.negative, p.pad] for label, p in named.items()],
+            "pairs": [[label, *p.identity] for label, p in named.items()],
             "layer": layer,
             "coefficient": float(coefficient),
-            "position": position,
+            "position": positions.parse(position).saved,
         },
         **options,
     )

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from actadd_lens.errors import SweepError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import PromptLike, is_prompt
 from actadd_lens.steering.interventions import Intervention
-from actadd_lens.steering.positions import parse
+from actadd_lens.steering.positions import SINK, Position, parse
 from actadd_lens.sweeps.controls import CLEAN as CLEAN
 from actadd_lens.sweeps.controls import STEERED as STEERED
 from actadd_lens.sweeps.controls import Needs, Steered, check_controls, make_control
@@ -26,13 +27,16 @@ _LARGEST = 3.4e38
 
 Pairs: TypeAlias = (
     ContrastPair
-    | tuple[str, str]
-    | Sequence[ContrastPair | tuple[str, str]]
-    | Mapping[str, ContrastPair | tuple[str, str]]
+    | tuple[PromptLike, PromptLike]
+    | Sequence[ContrastPair | tuple[PromptLike, PromptLike]]
+    | Mapping[str, ContrastPair | tuple[PromptLike, PromptLike]]
 )
 What: TypeAlias = (
     Pairs
-    | Mapping[str, ContrastPair | tuple[str, str] | Intervention | Callable[[int], Intervention]]
+    | Mapping[
+        str,
+        ContrastPair | tuple[PromptLike, PromptLike] | Intervention | Callable[[int], Intervention],
+    ]
 )
 """What ``sweep`` takes: pairs, or vectors, interventions and factories by their labels."""
 Source: TypeAlias = ContrastPair | Mapping[int, Intervention]
@@ -128,7 +132,7 @@ class Grid:
     """That pairs are extracted at."""
     coefficients: tuple[float, ...] | None = None
     """1 by default, and none for what cannot be multiplied."""
-    positions: tuple[int | str, ...] | None = None
+    positions: tuple[Position, ...] | None = None
     """By default "front" for pairs; vectors and interventions stay at their own."""
     controls: tuple[str, ...] = ()
     only: str | None = None
@@ -145,11 +149,11 @@ class Grid:
             if values is not None:
                 check_axes(**{name: values})
         for position in self.positions or ():
-            if pairs and parse(position).one_row_only:
+            if pairs and position != SINK and parse(position).one_row_only:
                 raise SweepError(
-                    f"position {position!r} takes one row, and the vector of a pair has one for "
-                    "each token: sweep 'front', 'middle', 'back' or integers; the control "
-                    "'mean_difference' has one row at 'all'"
+                    f"position {parse(position).label!r} takes one row, and the vector of a pair "
+                    "has one for each token: sweep 'front', 'middle', 'back', 'sink', integers or "
+                    "al.find(text); the control 'mean_difference' has one row at 'all'"
                 )
         for label, source in self.sources.items():
             items = () if isinstance(source, ContrastPair) else source.values()
@@ -184,7 +188,7 @@ class Grid:
     def settings(self) -> dict[str, Any]:
         """The grid as plain JSON."""
         described = [
-            [label, source.positive, source.negative, source.pad]
+            [label, *source.identity]
             if isinstance(source, ContrastPair)
             else [label, {str(layer): plain(item.identity()) for layer, item in source.items()}]
             for label, source in self.sources.items()
@@ -194,7 +198,9 @@ class Grid:
             "vectors": described,
             "layers": list(self.layers),
             "coefficients": None if self.coefficients is None else list(self.coefficients),
-            "positions": None if self.positions is None else list(map(_place, self.positions)),
+            "positions": None
+            if self.positions is None
+            else [parse(position).saved for position in self.positions],
             "controls": list(self.controls),
             "only": self.only,
         }
@@ -221,7 +227,7 @@ class Grid:
                             "vector": label,
                             "layer": layer,
                             "coefficient": c,
-                            "position": _place(placed.position),
+                            "position": parse(placed.position).label,
                         }
                         yield from with_controls(of, where, self.controls, runs, self.lenient)
 
@@ -247,7 +253,7 @@ class Grid:
         sources = dict(self.sources)
         if not isinstance(source, ContrastPair):
             sources[label] = {layer: source[layer]}
-        places = [p for p in self.positions or () if _place(p) == labels["position"]]
+        places = [p for p in self.positions or () if parse(p).label == labels["position"]]
         return replace(
             self,
             sources=sources,
@@ -318,11 +324,6 @@ def _scales(item: object) -> bool:
         return False
 
 
-def _place(position: Any) -> int | str:
-    """A position as tables name it."""
-    return position if isinstance(position, (int, str)) else str(position)
-
-
 def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
     """Pairs by the label they go by in results; by default both texts, quoted.
 
@@ -338,10 +339,11 @@ def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
     if isinstance(pairs, Mapping):
         named = [(str(label), as_pair(pair)) for label, pair in pairs.items()]
     else:
-        items = [pairs] if isinstance(pairs, (ContrastPair, str)) else as_list("pairs", pairs)
-        single = bool(items) and all(isinstance(item, str) for item in items)
+        one = isinstance(pairs, ContrastPair) or is_prompt(pairs)
+        items = [pairs] if one else as_list("pairs", pairs)
+        single = bool(items) and all(map(is_prompt, items))
         made = [as_pair(tuple(items))] if single else [as_pair(item) for item in items]
-        named = [(f"{pair.positive!r} - {pair.negative!r}", pair) for pair in made]
+        named = [(" - ".join(map(repr, pair.labels)), pair) for pair in made]
     labels = [label for label, _ in named]
     if len({*labels}) < len(labels) == len({pair for _, pair in named}):
         raise SweepError(

@@ -170,6 +170,11 @@ def prompted(of: Steered) -> str:
     """No vector; the positive prompt is put in front as text."""
     if of.pair is None:
         raise SweepError("control 'prompted' needs a contrast pair: leave it out")
+    if not isinstance(of.pair.positive, str):
+        raise SweepError(
+            "control 'prompted' puts the pair's positive text in front of each prompt, and the "
+            f"positive prompt is a {type(of.pair.positive).__name__}: leave the control out"
+        )
     return of.pair.positive
 
 

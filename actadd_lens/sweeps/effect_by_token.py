@@ -10,7 +10,7 @@ from actadd_lens.metrics.logits import kl
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.tokens import as_texts, right_padded, tokenize
+from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, right_padded
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import prompt_edits
 from actadd_lens.sweeps.ablations import (
@@ -36,7 +36,7 @@ else:
 def steering_reach(
     model: Bridge,
     vector: SteeringVector,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     max_new_tokens: int = 24,
     controls: Sequence[str] = CONTROLS,
@@ -74,7 +74,7 @@ def steering_reach(
     check_vector(model, vector)
     check_vector_controls(controls)
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
-    ids = tokenize(model, prompts)
+    ids = as_prompts(model, prompts)
     lines = []
     named = {"vector": label_of(vector.provenance), "coefficient": None}
     for configuration in arms(vector, named, controls, seed):
@@ -94,7 +94,7 @@ def steering_reach(
         "vector": described(vector),
         "controls": list(controls),
         "model": {"name": BridgeModel(model).name, "weights": fingerprint(model)},
-        "prompts": as_texts(prompts),
+        "prompts": [prompt.label for prompt in ids],
         "metrics": [["kl", metric_described(kl), False]],
         "sampling": sampling,
         "versions": source(model)["versions"],
@@ -104,7 +104,7 @@ def steering_reach(
 
 def _divergences(
     model: Bridge,
-    ids: Sequence[Sequence[int]],
+    ids: Sequence[Prompt],
     written: Sequence[Completion],
     vector: SteeringVector,
 ) -> Iterator[tuple[int, list[float]]]:
@@ -116,7 +116,8 @@ def _divergences(
         lengths = torch.tensor([len(ids[written[i].prompt_index]) for i in batch])
         before = torch.arange(mask.shape[1]) < lengths[:, None]
         of_prompt = mask * before.to(mask.device)
-        edits = dict(prompt_edits(model, [vector] * len(batch), of_prompt).by_point)
+        prompts = [ids[written[i].prompt_index] for i in batch]
+        edits = dict(prompt_edits(model, [vector] * len(batch), of_prompt, prompts).by_point)
         if positions.parse(vector.position).steers_generated:
             # Every token of the rest is steered, as each is in its decode step.
             rest = prompt_edits(model, [vector.at("prompt")] * len(batch), mask - of_prompt)

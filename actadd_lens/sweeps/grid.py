@@ -7,7 +7,8 @@ from weakref import ref
 
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models.base import Bridge
-from actadd_lens.steering.positions import parse
+from actadd_lens.models.tokens import PromptLike, Prompts
+from actadd_lens.steering.positions import PositionLike, parse
 from actadd_lens.sweeps.configurations import Grid, What, as_list, numbers, sources_of
 from actadd_lens.sweeps.controls import DEFAULT
 from actadd_lens.sweeps.measurement import resolve, sampling_of
@@ -18,11 +19,11 @@ from actadd_lens.vectors.pair import ContrastPair
 def sweep(
     model: Bridge,
     what: What,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     layers: Sequence[int] | None = None,
     coefficients: Sequence[float] | None = None,
-    positions: Sequence[int | str] | None = None,
+    positions: Sequence[PositionLike] | None = None,
     metrics: str | Metric | Sequence[object],
     samples: int = 0,
     controls: Sequence[str] = DEFAULT,
@@ -64,7 +65,7 @@ def sweep(
         progress: Whether to show progress; by default when it takes more than a moment.
         batch_tokens: Tokens in one pass; by default what a fifth of the free memory holds.
         **sampling: ``max_new_tokens``, ``temperature``, ``top_p``, ``top_k``,
-            ``frequency_penalty``, ``stop_at_eos``, ``batch_size``, as of ``generate``.
+            ``frequency_penalty``, ``stop_at_eos``, ``stop``, ``batch_size``, as of ``generate``.
 
     Returns:
         A ``SweepResult``. After Ctrl-C it holds what was done, and ``complete`` is False.
@@ -112,8 +113,8 @@ def sweep(
 
 def layer_sweep(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
-    prompts: str | Sequence[str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
+    prompts: Prompts,
     *,
     coefficient: float,
     metrics: str | Metric | Sequence[object],
@@ -135,8 +136,8 @@ def layer_sweep(
 
 def coefficient_sweep(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
-    prompts: str | Sequence[str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
+    prompts: Prompts,
     *,
     layer: int,
     coefficients: Sequence[float],

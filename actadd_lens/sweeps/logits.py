@@ -29,7 +29,7 @@ from actadd_lens.models.base import Model, Start
 from actadd_lens.models.bridge import BridgeModel, entered_layer
 from actadd_lens.models.memory import batches
 from actadd_lens.models.plain import fast_model
-from actadd_lens.models.tokens import left_padded
+from actadd_lens.models.tokens import Prompt, left_padded
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import prompt_edits, tokens_edited
 from actadd_lens.steering.interventions import added, applied, conditions_of, n_rows, own_point
@@ -61,6 +61,7 @@ class Batch:
 
     prompts: Sequence[int]
     """Their indices."""
+    contents: Sequence[Prompt]
     tokens: Int[Tensor, "prompt pos"]
     mask: Int[Tensor, "prompt pos"]
     """1 for a real token."""
@@ -107,7 +108,7 @@ def readings(
 def padded(work: Work, run: int, prompts: Sequence[int]) -> Batch:
     """Prompts as a run reads them; run 0 reads them bare."""
     rows = [work.tokens[run][prompt] for prompt in prompts]
-    return Batch(prompts, *left_padded(work.model, rows))
+    return Batch(prompts, rows, *left_padded(work.model, rows))
 
 
 def clean_pass(work: Work, batch: Batch, runs: Sequence[Run]) -> Clean:
@@ -157,13 +158,18 @@ def group_pass(
         point = _own_start(work, model, runs[0])
         if point is None:
             each = [run.steering for run in runs for _ in batch.prompts]
-            edits = prompt_edits(work.model, each, mask).by_point
+            edits = prompt_edits(work.model, each, mask, [*batch.contents] * len(runs)).by_point
             found = BridgeModel(work.model).run(tokens, mask, edits=edits, keep=keep)
         else:
             layer, stream, real = entered_layer(work.model, point), clean.streams[point], batch.real
             assert layer is not None
             edited = [
-                applied(stream, run.steering, tokens_edited(run.steering, real)) for run in runs
+                applied(
+                    stream,
+                    run.steering,
+                    tokens_edited(run.steering, real, batch.prompts, batch.contents),
+                )
+                for run in runs
             ]
             found = model.run(tokens, mask, keep=keep, start=Start(layer, torch.cat(edited)))
     assert found.logits is not None
@@ -203,7 +209,7 @@ def _counted(work: Work, index: int, prompts: Sequence[int]) -> list[int]:
     lengths = torch.tensor([len(ids) for ids in bare])
     ends = torch.zeros_like(lengths)
     for item in run.steering:
-        ends = torch.maximum(ends, positions.parse(item.position).ends(lengths, n_rows(item)))
+        ends = torch.maximum(ends, positions.ends(item.position, bare, n_rows(item)))
     return [int(n) for n in lengths - ends]
 
 
@@ -218,7 +224,7 @@ def _doses(run: Run, batch: Batch, clean: Clean) -> list[float]:
         if beside or conditions_of(together):
             # It edits a tensor that is not the stream, or may not edit anything.
             return [math.nan] * len(batch.prompts)
-        at = tokens_edited(together, batch.real)
+        at = tokens_edited(together, batch.real, batch.prompts, batch.contents)
         if all(item.additive for item in together):
             change = added(together, at, stream.shape[-1])
         else:  # what else is done to a stream depends on it

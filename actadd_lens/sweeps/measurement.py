@@ -17,7 +17,7 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import Budget, budget
 from actadd_lens.models.plain import hooked_points
-from actadd_lens.models.tokens import as_texts, tokenize
+from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, prefixed
 from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.sweeps.configurations import Configuration, Run
 from actadd_lens.sweeps.identity import fingerprint, hashed, metric_described, plain
@@ -36,7 +36,7 @@ class Measurement:
     model: Bridge
     configurations: Sequence[Configuration]
     """The clean one first."""
-    prompts: str | Sequence[str]
+    prompts: Prompts
     """Texts to read or continue."""
     metrics: object
     """Metrics, or names of built-in ones."""
@@ -60,7 +60,7 @@ class Measurement:
         cls,
         model: Bridge,
         configurations: Sequence[Configuration],
-        prompts: str | Sequence[str],
+        prompts: Prompts,
         metrics: object,
         settings: Mapping[str, Any],
         **options: Any,
@@ -91,8 +91,8 @@ class Work:
     runs: Sequence[Run]
     """Each once, the clean one first."""
     texts: Sequence[str]
-    tokens: Sequence[Sequence[Sequence[int]]]
-    """For each run the token ids of every prompt."""
+    tokens: Sequence[Sequence[Prompt]]
+    """For each run every prompt."""
     metrics: Sequence[Named]
     sampling: Sampling
     batch_size: int | None
@@ -136,11 +136,12 @@ def checked(measurement: Measurement) -> Work:
         SamplingError: Something does not fit the model, the prompts or the rest.
     """
     m = measurement
-    texts = as_texts(m.prompts)
+    prompts = as_prompts(m.model, m.prompts)
+    texts = [prompt.label for prompt in prompts]
     metrics = resolve(m.model, m.metrics, m.samples)
     sampling, batch_size = sampling_of(m.samples, m.seed, m.sampling)
     runs = list(dict.fromkeys(configuration.run for configuration in m.configurations))
-    tokens = _tokens(m.model, m.configurations, runs, texts)
+    tokens = _tokens(m.model, m.configurations, runs, prompts)
     of_text = any(named.of_text for named in metrics)
     if of_text:
         for rows in tokens:
@@ -220,7 +221,7 @@ def sampling_of(samples: int, seed: int, options: Mapping[str, Any]) -> tuple[Sa
 
 def _described(
     m: Measurement,
-    tokens: Sequence[Sequence[Sequence[int]]],
+    tokens: Sequence[Sequence[Prompt]],
     texts: Sequence[str],
     metrics: Sequence[Named],
 ) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def _described(
     return {
         "model": {"name": own.name, "weights": fingerprint(m.model), "hooks": hooks},
         "prompts": list(texts),
-        "tokens": hashed(tokens),
+        "tokens": hashed([[list(prompt) for prompt in rows] for rows in tokens]),
         "metrics": [
             [n.name, metric_described(n.metric), bool(getattr(n.metric, "share", False))]
             for n in metrics
@@ -246,16 +247,18 @@ def _tokens(
     model: Bridge,
     configurations: Sequence[Configuration],
     runs: Sequence[Run],
-    texts: Sequence[str],
-) -> list[list[list[int]]]:
-    """Token ids of every prompt under every run, and the proof that its vectors fit."""
-    bare = tokenize(model, texts)
+    bare: Sequence[Prompt],
+) -> list[Sequence[Prompt]]:
+    """Every prompt under every run, and the proof that its vectors fit."""
     dtype = BridgeModel(model).dtype
     largest = torch.finfo(dtype).max
     labels = {c.run: c.labels for c in reversed(configurations)}
-    tokens = []
+    tokens: list[Sequence[Prompt]] = []
     for run in runs:
-        rows = tokenize(model, [run.prompted(t) for t in texts]) if run.prefix else bare
+        rows = bare
+        if run.prefix:
+            longer = [prefixed(model, run.prompted(""), prompt) for prompt in bare]
+            rows = as_prompts(model, longer)
         check_fit(rows, as_interventions(model, run.steering))
         vectors = [item.rows for item in run.steering if hasattr(item, "rows")]
         reach = max((float(own.abs().max()) for own in vectors), default=0.0)

@@ -16,7 +16,7 @@ from actadd_lens.errors import LayerError, PositionError, VectorError, require_c
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.tokens import as_texts, token_texts, tokenize
+from actadd_lens.models.tokens import Prompts, as_prompts, token_texts
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import Intervention, Steering
 from actadd_lens.steering.placement import rows_on
@@ -31,7 +31,7 @@ else:
 
 def residual_norms(
     model: Bridge,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     layers: Sequence[int] | None = None,
     *,
     batch_size: int | None = None,
@@ -40,7 +40,7 @@ def residual_norms(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompts: BOS is put in front of each.
+        prompts: A text, token ids, a chat, or a list of these.
         layers: Which layers; every one by default.
         batch_size: Prompts read at once; by default as many as keep the stream within 128 MiB.
 
@@ -63,21 +63,21 @@ def residual_norms(
     if not wanted:
         raise LayerError("the list of layers is empty: give at least one, or None for all")
     bridge.check_layers(model, wanted)
-    texts, sequences = as_texts(prompts), tokenize(model, prompts)
+    sequences = as_prompts(model, prompts)
     names = [bridge.hook_point(layer) for layer in wanted]
     lines: list[tuple[str, int, int, int, str, float]] = []
     for index, norms in enumerate(_norms(model, sequences, names, batch_size)):
         tokens = token_texts(model, sequences[index])
         for layer, row in zip(wanted, norms.tolist(), strict=True):
             lines.extend(
-                (texts[index], index, layer, position, token, norm)
+                (sequences[index].label, index, layer, position, token, norm)
                 for position, (token, norm) in enumerate(zip(tokens, row, strict=True))
             )
     columns = ["prompt", "prompt_index", "layer", "position", "token", "norm"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> DataFrame:
+def dose(model: Bridge, vectors: Steering, prompts: Prompts) -> DataFrame:
     """The relative norm of a vector: its norm over that of the clean stream where it is added.
 
     The paper's norm ratio, of each row at the position where it is added. The coefficient counts if
@@ -86,7 +86,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     Args:
         model: Any TransformerBridge with a tokenizer.
         vectors: A vector, or several, each measured by itself.
-        prompts: BOS is put in front of each.
+        prompts: A text, token ids, a chat, or a list of these.
 
     Returns:
         A row for each prompt, vector and position where a row is added: ``prompt``,
@@ -112,12 +112,12 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     given = as_vectors(model, vectors)
     if not given:
         raise VectorError("no vector to measure the dose of: give at least one")
-    texts, sequences = as_texts(prompts), tokenize(model, prompts)
+    sequences = as_prompts(model, prompts)
     landings = [
         (index, which, row, position)
         for index, ids in enumerate(sequences)
         for which, vector in enumerate(given)
-        for row, position in _landings(vector, len(ids), index)
+        for row, position in _landings(vector, ids, index)
     ]
     streams = [stream_point(vector) for vector in given]
     names = list(dict.fromkeys(streams))
@@ -126,7 +126,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     for index, which, row, position in landings:
         added = float(given[which].norms()[row])
         there = float(norms[index][names.index(streams[which]), position])
-        where = (texts[index], index, which, given[which].layer, row, position)
+        where = (sequences[index].label, index, which, given[which].layer, row, position)
         lines.append((*where, added, there))
     columns = ["prompt", "prompt_index", "vector", "layer", "row", "position"]
     frame = pd.DataFrame(lines, columns=[*columns, "vector_norm", "residual_norm"])
@@ -194,14 +194,14 @@ def _norms(
     return [read[index] for index in range(len(sequences))]
 
 
-def _landings(vector: SteeringVector, n_tokens: int, prompt: int) -> list[tuple[int, int]]:
+def _landings(vector: SteeringVector, tokens: Sequence[int], prompt: int) -> list[tuple[int, int]]:
     """Pairs of row and position where a vector lands on a prompt."""
     if vector.position == "generated":
         raise PositionError(
             "a vector at position 'generated' lands on no token of a prompt, so it has no dose "
             "there: move it, e.g. v.at('all')"
         )
-    rows = enumerate(rows_on(vector, n_tokens, prompt))
+    rows = enumerate(rows_on(vector, tokens, prompt))
     return [(row, position) for position, row in rows if row != positions.NO_ROW]
 
 

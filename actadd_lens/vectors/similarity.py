@@ -16,7 +16,7 @@ from torch import Tensor
 from actadd_lens.errors import PromptError, VectorError, require_count
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import PromptLike, Prompts, tokenize
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
@@ -32,7 +32,7 @@ _DIGITS = 5
 
 def split_half(
     model: Bridge,
-    pairs: Sequence[ContrastPair | tuple[str, str]],
+    pairs: Sequence[ContrastPair | tuple[PromptLike, PromptLike]],
     layer: int,
     *,
     splits: int = 100,
@@ -109,8 +109,8 @@ class Separability:
 
 def separability(
     model: Bridge,
-    positive: Sequence[str],
-    negative: Sequence[str],
+    positive: Prompts,
+    negative: Prompts,
     vector: SteeringVector,
     *,
     token: int = -1,

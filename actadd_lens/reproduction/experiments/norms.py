@@ -108,7 +108,7 @@ def _norms(
             "layer": vector.layer,
             "coefficient": scale,
         }
-        frames.append(long.assign(**labels, position=vector.position, run=run))
+        frames.append(long.assign(**labels, position=str(vector.position), run=run))
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]
 
 
