@@ -8,7 +8,7 @@ import torch
 from actadd_lens.analysis.logprobs import predictions
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, encode
+from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, bare_tokens, encode
 from actadd_lens.steering.interventions import Steering
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ def _answer(model: Bridge, prompt: Prompt, fact: tuple[PromptLike, str]) -> Sequ
     """Tokens of an answer after its prompt and a space; a chat's reply begins without one."""
     text, answer = fact
     if not isinstance(text, str):
-        alone = f"{'' if prompt.spans else ' '}{answer.strip()}"
-        ids: list[int] = model.tokenizer(alone, add_special_tokens=False)["input_ids"]
-        return ids
+        return bare_tokens(model, f"{'' if prompt.spans else ' '}{answer.strip()}")
     whole = encode(model, f"{text} {answer.strip()}")
     if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
         raise PromptError(

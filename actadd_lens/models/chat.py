@@ -54,8 +54,8 @@ def chat(
     >>> prompt = chat(model, "I hate you")
     >>> prompt.text
     'user: I hate you. assistant:'
-    >>> [(role, model.tokenizer.decode(prompt[a:b])) for role, a, b in prompt.spans]
-    [('user', ' I hate you')]
+    >>> [(role, model.tokenizer.decode(prompt[a:b]).strip()) for role, a, b in prompt.spans]
+    [('user', 'I hate you')]
     """
     turns = _turns(messages, system)
     name, tokenizer = BridgeModel(model).name, model.tokenizer

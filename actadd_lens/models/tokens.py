@@ -233,6 +233,12 @@ def encode(model: Bridge, text: str) -> list[int]:
     return [int(token) for token in ids]
 
 
+def bare_tokens(model: Bridge, text: str) -> list[int]:
+    """Token ids of a text that is a part of a prompt, with no special tokens around it."""
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def n_bos(model: Bridge, tokens: Sequence[int]) -> int:
     """1 if BOS was put in front of a prompt of these tokens, else 0."""
     first = model.cfg.default_prepend_bos and [*tokens[:1]] == [model.tokenizer.bos_token_id]
@@ -248,8 +254,8 @@ def prefixed(model: Bridge, prefix: str, prompt: Prompt) -> Prompt:
         return as_prompt(model, prefix + prompt.text)
     starts = [span.start for span in prompt.spans if span.role == "user"]
     at = starts[-1] if starts else n_bos(model, prompt.tokens)
-    ids = model.tokenizer(prefix, add_special_tokens=False)["input_ids"]
-    return as_prompt(model, [*prompt.tokens[:at], *ids, *prompt.tokens[at:]])
+    ids = [*prompt.tokens[:at], *bare_tokens(model, prefix), *prompt.tokens[at:]]
+    return as_prompt(model, ids)
 
 
 def token_texts(model: Bridge, tokens: Iterable[int]) -> list[str]:

@@ -21,7 +21,7 @@ from actadd_lens.errors import VectorError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, Call, Hook
-from actadd_lens.models.tokens import Prompt
+from actadd_lens.models.tokens import Prompt, as_prompt
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import (
     Intervention,
@@ -460,7 +460,7 @@ def _call_hooks(
         if tokens is None or real is None or not _read_prompts(interventions):
             return None
         return [
-            Prompt("", tuple(row[own].tolist()), (), model.tokenizer)
+            as_prompt(model, row[own], empty=True)
             for row, own in zip(tokens.cpu(), real, strict=True)
         ]
 
