@@ -32,7 +32,7 @@ class Find:
     """The position of the tokens that spell a text; see ``find``."""
 
     text: str
-    which: Literal["first", "last", "all"] = "first"
+    which: str = "first"
 
     def __post_init__(self) -> None:
         given: Any = self.text
@@ -47,7 +47,7 @@ class Find:
 
 Position: TypeAlias = int | str | Sequence[int] | Find
 """A position; a list is a tuple once it is parsed."""
-PositionLike: TypeAlias = Position | SupportsIndex | Mapping[str, Any]
+PositionLike: TypeAlias = Position | SupportsIndex | Mapping[str, str]
 """A position as ``parse`` reads it: also any other integer, or what a file has."""
 
 
@@ -182,7 +182,7 @@ class Plan:
         return [span for span in found if span][::-1]
 
 
-def parse(position: PositionLike) -> Plan:
+def parse(position: object) -> Plan:
     """Read a position.
 
     >>> parse("back").starts(torch.tensor([9]), n_rows=4)

@@ -187,7 +187,8 @@ class SteeringVector:
         """
         rows, metadata = files.load_rows(path)
         try:
-            return cls(rows, metadata["hook_point"], metadata["position"], metadata["provenance"])
+            position = positions.parse(metadata["position"]).position
+            return cls(rows, metadata["hook_point"], position, metadata["provenance"])
         except (ActAddError, KeyError, TypeError, AttributeError) as error:
             raise VectorFileError(f"{path} does not describe a steering vector: {error}") from error
 
