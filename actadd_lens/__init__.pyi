@@ -16,6 +16,7 @@ from .analysis.perplexity import perplexity_ratio as perplexity_ratio
 from .analysis.perplexity import prompting_ratio as prompting_ratio
 from .analysis.perplexity import ratio_summary as ratio_summary
 from .errors import ActAddError as ActAddError
+from .errors import AlignmentWarning as AlignmentWarning
 from .errors import DataError as DataError
 from .errors import ExperimentError as ExperimentError
 from .errors import FigureError as FigureError
@@ -42,6 +43,8 @@ from .generation.completions import Completions as Completions
 from .generation.completions import generate as generate
 from .metrics.scoring import score as score
 from .metrics.scoring import summarize as summarize
+from .models.chat import ChatPrompt as ChatPrompt
+from .models.chat import chat as chat
 from .models.load import load_model as load_model
 from .steering.hooks import fwd_hooks as fwd_hooks
 from .steering.hooks import steer as steer
@@ -53,6 +56,7 @@ from .steering.interventions import Rotate as Rotate
 from .steering.interventions import Similarity as Similarity
 from .steering.interventions import When as When
 from .steering.placement import placement as placement
+from .steering.positions import find as find
 from .sweeps import Ablation as Ablation
 from .sweeps import Best as Best
 from .sweeps import SweepResult as SweepResult

@@ -49,6 +49,10 @@ class PositionError(ActAddError, ValueError):
     """An unknown position, or a vector that does not fit on a prompt there."""
 
 
+class AlignmentWarning(UserWarning):
+    """The sides of a contrast pair do not correspond token by token."""
+
+
 class VectorError(ActAddError, ValueError):
     """A steering vector that cannot be built, combined, or used on this model."""
 

@@ -18,7 +18,7 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, check_layers
 from actadd_lens.models.load import load_model
 from actadd_lens.steering.placement import placement
-from actadd_lens.steering.positions import ANCHORS, SPREADS
+from actadd_lens.steering.positions import ANCHORS, SINK, SPREADS
 from actadd_lens.vectors.extraction import extract
 from actadd_lens.vectors.geometry import dose
 from actadd_lens.vectors.pair import ContrastPair, as_pair
@@ -183,7 +183,7 @@ def explore(
             value=float(coefficient), min=-end, max=end, step=0.5, **late
         ),
         "position": ipywidgets.Combobox(
-            value=str(position), options=[*ANCHORS, *SPREADS, "1"], **late
+            value=str(position), options=[*ANCHORS, *SPREADS, SINK, "1"], **late
         ),
         "prompt": ipywidgets.Text(value=prompt, **late),
         "seed": ipywidgets.IntText(value=seed, **late),

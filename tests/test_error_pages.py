@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from doctest import ELLIPSIS, OutputChecker
 from pathlib import Path
@@ -89,6 +90,13 @@ def test_page(error: type[Exception]):
     assert any(shows(seen["text"], f"actadd_lens.errors.{message}") for message in messages)
 
 
+@pytest.mark.slow
+def test_page_of_the_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", errors.AlignmentWarning)
+        test_page(errors.AlignmentWarning)
+
+
 def test_index():
     for _, part in parts("index"):
         run(part["code"] or "", {})
@@ -97,4 +105,4 @@ def test_index():
     assert re.findall(r"^\w+_error$", index, re.MULTILINE) == pages  # the table of contents
     rows = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\)", index, re.MULTILINE)
     assert rows == [(error.__name__, page_of(error)) for error in CAUGHT]
-    assert {path.stem for path in PAGES.glob("*.md")} == {"index", *pages}
+    assert {path.stem for path in PAGES.glob("*.md")} == {"index", "alignment_warning", *pages}

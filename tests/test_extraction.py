@@ -48,8 +48,9 @@ def test_exchanged_prompts_give_the_negative(neo, positive, negative):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_row_of_bos_is_zero(bridge, architecture):
-    for vector in al.extract(bridge(architecture), ("Love", "I hate you")).values():
-        assert not vector.rows[0].any()
+    model = bridge(architecture)
+    for vector in al.extract(model, ("Love", "I hate you")).values():
+        assert bool(vector.rows[0].any()) != model.cfg.default_prepend_bos
         assert vector.rows[1:].any()
 
 
@@ -135,7 +136,7 @@ def test_provenance_tells_raw_weights_from_processed_ones(checkpoint):
 @pytest.mark.parametrize("token", [-1, 1])
 def test_mean_difference_is_the_mean_over_pairs(bridge, plain, architecture, token):
     model, hf = bridge(architecture), plain(architecture)
-    pairs = [("I love you", "Hate"), ("Calm", "Anger and more"), ("yes", "no")] * 7
+    pairs = [("I love you", "I hate"), ("Calm you", "Anger and more"), ("yes", "no you")] * 7
     vector = al.mean_difference(model, pairs, layer=1, token=token)
     differences = []
     for pair in pairs[:3]:
@@ -143,7 +144,7 @@ def test_mean_difference_is_the_mean_over_pairs(bridge, plain, architecture, tok
             stream(
                 hf,
                 architecture,
-                model.to_tokens(text, prepend_bos=True)[0].tolist(),
+                model.to_tokens(text)[0].tolist(),
                 1,
                 "resid_pre",
             )

@@ -7,7 +7,7 @@ from oracle import Addition, logits
 
 import actadd_lens as al
 from actadd_lens.analysis.facts import answer_ranks, precision_at_k
-from actadd_lens.models.tokens import encode, tokenize
+from actadd_lens.models.tokens import tokenize
 
 FACTS = [("The wedding was on a sunny", "day"), ("I love", "you"), ("She talks about", "weddings")]
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(4))
@@ -22,7 +22,7 @@ def test_ranks_are_those_of_the_plain_model(bridge, plain, architecture):
         for i, (prompt, answer) in enumerate(FACTS):
             [ids] = tokenize(model, prompt)
             logprobs = logits(hf, architecture, ids, additions)[-1].log_softmax(dim=-1)
-            token = encode(model, f" {answer}")[1]
+            token = model.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"][0]
             order = logprobs.argsort(descending=True).tolist()
             assert found["rank"][i] == order.index(token)
             assert found["logprob"][i] == pytest.approx(float(logprobs[token]), abs=1e-5)

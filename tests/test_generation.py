@@ -15,7 +15,7 @@ from actadd_lens.generation.sampling import drawn_tokens, exponential_noise, ran
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import tokenize
 
-PROMPTS = ["I hate you because", "I", "The wedding was on a sunny day in May"]
+PROMPTS = ["I hate you because", "I love", "The wedding was on a sunny day in May"]
 LAYER = 1
 N_NEW = 8
 

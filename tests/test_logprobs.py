@@ -127,7 +127,7 @@ def test_bad_texts_are_refused_with_their_index(neo):
         al.token_logprobs(neo, [TEXTS[0], "Love"], vector_of(1))
     with pytest.raises(al.PositionError, match="prompt 1 has 2 tokens"):
         next_token_logprobs(neo, [TEXTS[0], "Love"], vector_of(1))
-    with pytest.raises(al.PromptError, match="text 1 has 1 token, BOS"):
+    with pytest.raises(al.PromptError, match="text 1 has 1 token: nothing"):
         al.token_logprobs(neo, [TEXTS[0], neo.tokenizer.bos_token])
     with pytest.raises(al.SamplingError, match="batch_size"):
         al.token_logprobs(neo, ["Love"], batch_size=0)

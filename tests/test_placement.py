@@ -89,7 +89,7 @@ def test_what_cannot_be_placed(
 
 def test_rows_on_names_the_prompt() -> None:
     with pytest.raises(al.PositionError, match="prompt 7 has 2 tokens"):
-        rows_on(al.SteeringVector(rows(3), POINT), 2, prompt=7)
+        rows_on(al.SteeringVector(rows(3), POINT), range(2), prompt=7)
 
 
 def test_the_figure_numbers_the_tokens(neo: Bridge) -> None:

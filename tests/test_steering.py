@@ -128,12 +128,14 @@ def test_exchanging_the_prompts_is_negating_the_coefficient(neo, positive, negat
 @pytest.mark.parametrize("architecture", ["gpt-neo", "llama", "opt", "bloom"])
 @given(
     vector=vectors(),
-    texts=st.lists(st.sampled_from([LONG, SHORT, "I love you", "Anger"]), min_size=1, max_size=4),
+    texts=st.lists(
+        st.sampled_from([LONG, SHORT, "I love you", "Anger and more"]), min_size=1, max_size=4
+    ),
     side=st.sampled_from(["left", "right"]),
 )
 def test_a_batch_gives_each_prompt_what_it_gets_alone(bridge, vector, texts, side, architecture):
     model = bridge(architecture)
-    rows = prompts.tokenize(model, texts)
+    rows = [model.to_tokens(text, prepend_bos=True)[0].tolist() for text in texts]
     pad = {"left": prompts.pad_left, "right": prompts.pad_right}[side]
     tokens, mask = pad(rows, model.tokenizer.pad_token_id)
     batch = steered(model, vector, tokens, attention_mask=mask)

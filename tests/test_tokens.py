@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, N_CTX
+from conftest import N_CTX
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,23 +11,6 @@ from actadd_lens.models import tokens as prompts
 from actadd_lens.vectors import pair as pairs
 
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_bos_leads_once_whatever_the_model_does_by_default(bridge, architecture):
-    model = bridge(architecture)
-    bos = model.tokenizer.bos_token
-    expected = model.tokenizer("I love", add_special_tokens=False)["input_ids"]
-    for text in ("I love", bos + "I love"):
-        [row] = prompts.tokenize(model, text)
-        assert row == [model.tokenizer.bos_token_id, *expected]
-    assert al.ContrastPair("I love", "I love").tokens(model).tolist() == [row, row]
-
-
-def test_the_default_of_the_model_does_not_matter(model, monkeypatch):
-    expected = prompts.tokenize(model, ["I love"])
-    monkeypatch.setattr(model.cfg, "default_prepend_bos", False)
-    assert prompts.tokenize(model, ["I love"]) == expected
 
 
 def test_the_shorter_prompt_is_padded_on_the_right(model):

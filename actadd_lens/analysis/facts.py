@@ -8,13 +8,13 @@ from actadd_lens.analysis.logprobs import predictions
 from actadd_lens.errors import PromptError
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import encode, tokenize
+from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, bare_tokens, encode
 from actadd_lens.steering.interventions import Steering
 
 
 def answer_ranks(
     model: Bridge,
-    facts: Sequence[tuple[str, str]],
+    facts: Sequence[tuple[PromptLike, str]],
     steering: Steering = None,
     *,
     batch_size: int | None = None,
@@ -26,7 +26,8 @@ def answer_ranks(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        facts: (prompt, answer), e.g. ("The capital of France is", "Paris").
+        facts: (prompt, answer), e.g. ("The capital of France is", "Paris"); the prompt may also be
+            token ids, or a chat.
         steering: An intervention such as a vector, several of them, or None.
         batch_size: Prompts read at once.
 
@@ -49,16 +50,8 @@ def answer_ranks(
     for index, (_, answer) in enumerate(facts):
         if not answer.strip():
             raise PromptError(f"the answer of fact {index} is empty: give it a text")
-    prompts = tokenize(model, [prompt for prompt, _ in facts])
-    answers = []
-    for ids, (prompt, answer) in zip(prompts, facts, strict=True):
-        whole = encode(model, f"{prompt} {answer.strip()}")
-        if prompt != prompt.rstrip() or whole[: len(ids)] != list(ids):
-            raise PromptError(
-                f"the answer {answer!r} cannot be told apart behind {prompt!r}: end the prompt in "
-                "a word, without a space"
-            )
-        answers.append(whole[len(ids) :])
+    prompts = as_prompts(model, [prompt for prompt, _ in facts])
+    answers = [_answer(model, ids, fact) for ids, fact in zip(prompts, facts, strict=True)]
     read: dict[int, tuple[float, int]] = {}
     for batch, logprobs in predictions(model, prompts, steering, batch_size):
         first = torch.tensor([answers[index][0] for index in batch], device=logprobs.device)
@@ -67,16 +60,30 @@ def answer_ranks(
         read |= dict(zip(batch, zip(own[:, 0].tolist(), ranks.tolist(), strict=True), strict=True))
     return pd.DataFrame(
         [
-            (prompt, answer, len(answers[index]), *read[index])
-            for index, (prompt, answer) in enumerate(facts)
+            (prompts[index].label, answer, len(answers[index]), *read[index])
+            for index, (_, answer) in enumerate(facts)
         ],
         columns=["prompt", "answer", "n_tokens", "logprob", "rank"],
     )
 
 
+def _answer(model: Bridge, prompt: Prompt, fact: tuple[PromptLike, str]) -> Sequence[int]:
+    """Tokens of an answer after its prompt and a space; a chat's reply begins without one."""
+    text, answer = fact
+    if not isinstance(text, str):
+        return bare_tokens(model, f"{'' if prompt.spans else ' '}{answer.strip()}")
+    whole = encode(model, f"{text} {answer.strip()}")
+    if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
+        raise PromptError(
+            f"the answer {answer!r} cannot be told apart behind {text!r}: end the prompt in "
+            "a word, without a space"
+        )
+    return whole[len(prompt) :]
+
+
 def precision_at_k(
     model: Bridge,
-    facts: Sequence[tuple[str, str]],
+    facts: Sequence[tuple[PromptLike, str]],
     ks: Sequence[int] = (1, 5, 10, 50, 100),
     steering: Steering = None,
     *,

@@ -18,7 +18,7 @@ from actadd_lens.frames import DataFrame
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.tokens import token_texts, tokenize
+from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, token_texts
 from actadd_lens.steering.hooks import prompt_edits
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
@@ -32,7 +32,11 @@ otherwise in half precision.
 
 
 def logit_lens(
-    model: Bridge, prompt: str, steering: Steering = None, *, layers: Sequence[int] | None = None
+    model: Bridge,
+    prompt: PromptLike,
+    steering: Steering = None,
+    *,
+    layers: Sequence[int] | None = None,
 ) -> DataFrame:
     """What the clean run, and the steered one, would predict if they ended at each layer.
 
@@ -41,7 +45,7 @@ def logit_lens(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompt: BOS is put in front.
+        prompt: One text, token ids, or a chat.
         steering: An intervention such as a vector, several of them, or None for the clean run
             alone.
         layers: From 0 to n_layers; all of them by default.
@@ -69,7 +73,7 @@ def logit_lens(
     import pandas as pd
 
     runs = {"clean": None} if steering is None else {"clean": None, "steered": steering}
-    [ids] = tokenize(model, [prompt])
+    [ids] = as_prompts(model, [prompt])
     read = token_texts(model, ids)
     lines: list[tuple[Any, ...]] = []
     for run, vectors in runs.items():
@@ -87,7 +91,11 @@ def logit_lens(
 
 
 def lens_logprobs(
-    model: Bridge, prompt: str, steering: Steering = None, *, layers: Sequence[int] | None = None
+    model: Bridge,
+    prompt: PromptLike,
+    steering: Steering = None,
+    *,
+    layers: Sequence[int] | None = None,
 ) -> Float[Tensor, "layer pos vocab"]:
     """Log-probabilities (nats) that ``logit_lens`` is made from, of the steered run if it is given.
 
@@ -103,7 +111,7 @@ def lens_logprobs(
     >>> len(logprobs), bool(torch.allclose(logprobs.exp().sum(dim=2), torch.tensor(1.0)))
     (2, True)
     """
-    [ids] = tokenize(model, [prompt])
+    [ids] = as_prompts(model, [prompt])
     _, lenses = _lenses(model, ids, steering, layers)
     return torch.stack([lens.cpu() for _, lens in lenses])
 
@@ -157,7 +165,7 @@ def unembed_vector(model: Bridge, vector: SteeringVector, k: int = 10) -> DataFr
 
 
 def _lenses(
-    model: Bridge, ids: list[int], steering: Steering, layers: Sequence[int] | None
+    model: Bridge, ids: Prompt, steering: Steering, layers: Sequence[int] | None
 ) -> tuple[Float[Tensor, "pos vocab"], Iterator[tuple[int, Float[Tensor, "pos vocab"]]]]:
     """What the model predicts at every position, and the lens of each layer, one at a time."""
     own = BridgeModel(model)
@@ -171,9 +179,9 @@ def _lenses(
         )
     points = {layer: bridge.hook_point(layer) for layer in wanted if layer < last}
     points[last] = bridge.hook_point(last - 1, "resid_post")
-    tokens = torch.tensor([ids], device=own.device)
+    tokens = torch.tensor([ids.tokens], device=own.device)
     mask = torch.ones_like(tokens)
-    edits = prompt_edits(model, [steering], mask).by_point
+    edits = prompt_edits(model, [steering], mask, [ids]).by_point
     run = own.run(tokens, mask, edits=edits, read=list(dict.fromkeys(points.values())))
     assert run.logits is not None
     final, streams = run.logits[0].float().log_softmax(dim=1), run.streams

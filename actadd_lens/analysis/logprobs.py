@@ -16,7 +16,15 @@ from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, hooked_points
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.tokens import left_padded, right_padded, token_texts, tokenize
+from actadd_lens.models.tokens import (
+    PromptLike,
+    Prompts,
+    as_prompts,
+    is_prompt,
+    left_padded,
+    right_padded,
+    token_texts,
+)
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
 from actadd_lens.steering.interventions import Intervention, Steering, conditions_of, n_rows
@@ -25,7 +33,7 @@ from actadd_lens.vectors.vector import SteeringVector
 
 def token_logprobs(
     model: Bridge,
-    texts: str | Sequence[str],
+    texts: Prompts,
     steering: Steering = None,
     *,
     batch_size: int | None = None,
@@ -35,7 +43,7 @@ def token_logprobs(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        texts: BOS is put in front of each.
+        texts: A text, token ids, a chat, or a list of these.
         steering: An intervention such as a vector, several of them, or None.
         batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
         progress: Whether to show a progress bar; by default when it takes more than a moment.
@@ -54,7 +62,7 @@ def token_logprobs(
     >>> len(values) == len(model.to_tokens("Anna loved the concert.", prepend_bos=True)[0]) - 1
     True
     """
-    return sequence_logprobs(model, tokenize(model, texts), steering, batch_size, progress)
+    return sequence_logprobs(model, as_prompts(model, texts), steering, batch_size, progress)
 
 
 def sequence_logprobs(
@@ -70,7 +78,7 @@ def sequence_logprobs(
     for index, ids in enumerate(sequences):
         if len(ids) < 2:
             raise PromptError(
-                f"text {index} has 1 token, BOS: nothing is predicted in it; give it words"
+                f"text {index} has 1 token: nothing is predicted in it; give it words"
             )
     given = as_interventions(model, steering)
     check_fit(sequences, given)
@@ -84,7 +92,7 @@ def sequence_logprobs(
             rows = [sequences[index] for index in batch]
             inputs = [ids[:-1] for ids in rows] if spare else rows
             tokens, mask = right_padded(model, inputs)
-            edits = prompt_edits(model, [given] * len(rows), mask).by_point
+            edits = prompt_edits(model, [given] * len(rows), mask, rows).by_point
             logits = own.run(tokens, mask, edits=edits).logits
             assert logits is not None
             for index, ids, row in zip(batch, rows, logits, strict=True):
@@ -97,7 +105,7 @@ def sequence_logprobs(
 
 def next_token_logprobs(
     model: Bridge,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     steering: Steering = None,
     *,
     batch_size: int | None = None,
@@ -114,7 +122,7 @@ def next_token_logprobs(
     tensor(1.0000)
     """
     read: dict[int, Tensor] = {}
-    for batch, logprobs in predictions(model, tokenize(model, prompts), steering, batch_size):
+    for batch, logprobs in predictions(model, as_prompts(model, prompts), steering, batch_size):
         read |= dict(zip(batch, logprobs.cpu(), strict=True))
     return torch.stack([read[index] for index in range(len(read))])
 
@@ -130,23 +138,22 @@ def predictions(
         require_count("batch_size", batch_size)
     given = as_interventions(model, steering)
     check_fit(sequences, given)
-    at_once, equal = (
-        budget(model, logits="last").sequences,
-        not BridgeModel(model).supports("padding"),
-    )
+    at_once = budget(model, logits="last").sequences
+    equal = not BridgeModel(model).supports("padding")
     for batch in batches([len(ids) for ids in sequences], at_once, batch_size, equal=equal):
-        tokens, mask = left_padded(model, [sequences[index] for index in batch])
-        edits = prompt_edits(model, [given] * len(batch), mask).by_point
+        rows = [sequences[index] for index in batch]
+        tokens, mask = left_padded(model, rows)
+        edits = prompt_edits(model, [given] * len(rows), mask, rows).by_point
         run = BridgeModel(model).run(tokens, mask, edits=edits, keep=1)
         yield batch, run.last_logits.float().log_softmax(dim=1)
 
 
-def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFrame:
+def next_token_shift(model: Bridge, prompt: PromptLike, steering: Steering) -> DataFrame:
     """How steering moves the distribution of the token after a prompt.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompt: One text; BOS is put in front.
+        prompt: One text, token ids, or a chat.
         steering: An intervention such as a vector, or several of them.
 
     Returns:
@@ -166,8 +173,8 @@ def next_token_shift(model: Bridge, prompt: str, steering: Steering) -> DataFram
     """
     import pandas as pd
 
-    if not isinstance(prompt, str):
-        raise PromptError(f"one prompt is asked for, not {prompt!r}: give a string")
+    if not is_prompt(prompt):
+        raise PromptError(f"one prompt is asked for, not {prompt!r}: give one text, or token ids")
     clean, steered = (next_token_logprobs(model, prompt, s)[0] for s in (None, steering))
     shift = pd.DataFrame(
         {
@@ -204,7 +211,7 @@ def rows_end(
 ) -> list[int]:
     """For each text the position after all rows; 0 where one row is added to every token."""
     lengths = torch.tensor([len(ids) for ids in sequences])
-    each = [positions.parse(i.position).ends(lengths, n_rows(i)) for i in interventions]
+    each = [positions.ends(i.position, sequences, n_rows(i)) for i in interventions]
     ends: list[int] = torch.stack([torch.zeros_like(lengths), *each]).amax(dim=0).tolist()
     return ends
 

@@ -13,7 +13,7 @@ from actadd_lens.analysis.logprobs import rows_end, sequence_logprobs
 from actadd_lens.errors import PromptError
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import check_context, encode, tokenize
+from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, check_context, encode, n_bos
 from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Steering
 
@@ -22,7 +22,7 @@ _RATIOS = {"ratio": "steered", "ratio_prompted": "prompted"}
 
 def perplexity_ratio(
     model: Bridge,
-    texts: Sequence[str],
+    texts: Prompts,
     steering: Steering,
     *,
     mask_injected: bool = True,
@@ -60,15 +60,15 @@ def perplexity_ratio(
     >>> perplexity_ratio(model, ["It was a lovely wedding. We loved the bride."], v).columns[-1]
     'ratio'
     """
-    sequences = tokenize(model, texts)
+    sequences = as_prompts(model, texts)
     first = _first_counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
     runs = {"clean": (sequences, None, first), "steered": (sequences, steering, first)}
-    return _ratios(model, texts, labels, runs, batch_size, progress)
+    return _ratios(model, sequences, labels, runs, batch_size, progress)
 
 
 def prompting_ratio(
     model: Bridge,
-    texts: Sequence[str],
+    texts: Prompts,
     steering: Steering,
     prompt: str,
     *,
@@ -105,18 +105,19 @@ def prompting_ratio(
     >>> prompting_ratio(model, [text], v, "Weddings. ").columns.tolist()[-2:]
     ['ratio', 'ratio_prompted']
     """
-    sequences = tokenize(model, texts)
+    sequences = as_prompts(model, texts)
     head = encode(model, prompt)
-    prompted = [[*head, *ids[1:]] for ids in sequences]
+    before = [len(head) - n_bos(model, ids) for ids in sequences]
+    prompted = [[*head, *ids[n_bos(model, ids) :]] for ids in sequences]
     for index, ids in enumerate(prompted):
         check_context(model, len(ids), f"text {index} with the prompt before it")
     first = _first_counted(model, sequences, steering)
     runs = {
         "clean": (sequences, None, first),
         "steered": (sequences, steering, first),
-        "prompted": (prompted, None, [n + len(head) - 1 for n in first]),
+        "prompted": (prompted, None, [n + k for n, k in zip(first, before, strict=True)]),
     }
-    return _ratios(model, texts, labels, runs, batch_size, progress)
+    return _ratios(model, sequences, labels, runs, batch_size, progress)
 
 
 def ratio_summary(
@@ -183,7 +184,7 @@ def _first_counted(
 
 def _ratios(
     model: Bridge,
-    texts: Sequence[str],
+    texts: Sequence[Prompt],
     labels: Sequence[str] | None,
     runs: Mapping[str, tuple[Any, ...]],
     batch_size: int | None,
@@ -192,7 +193,7 @@ def _ratios(
     """A row for each text; a run has tokens, steering and the first prediction that counts."""
     import pandas as pd
 
-    frame = pd.DataFrame({"text": [texts] if isinstance(texts, str) else list(texts)})
+    frame = pd.DataFrame({"text": [text.label for text in texts]})
     if labels is not None:
         if len(labels) != len(frame):
             raise PromptError(f"{len(labels)} labels for {len(frame)} texts: give one for each")

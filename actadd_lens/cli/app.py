@@ -103,6 +103,10 @@ model_option = cloup.option(
     help="testbed, a local directory or a hub name (see actadd-lens models).",
 )
 
+stop_option = cloup.option(
+    "--stop", multiple=True, help="Text that ends a completion; may be repeated."
+)
+
 pair_options = (
     cloup.option("--positive", help="Prompt steered towards."),
     cloup.option("--negative", help="Prompt steered away from."),

@@ -32,7 +32,7 @@ EXTRACTION = (
     ),
     cloup.option(
         "--position",
-        help="front, middle, back, an index; one-row vectors: prompt, generated, all.",
+        help="front, middle, back, sink or an index; one-row vectors: prompt, generated, all.",
     ),
 )
 """A contrast pair, and where its vector is read and added."""
@@ -86,6 +86,7 @@ def demo(out: Path) -> None:
     cloup.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy."),
     cloup.option("--top-p", type=float, default=1.0, show_default=True),
     cloup.option("--top-k", type=int),
+    app.stop_option,
     cloup.option("--frequency-penalty", type=float, default=0.0, show_default=True),
     cloup.option("--seed", type=int, default=0, show_default=True),
 )

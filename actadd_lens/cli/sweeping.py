@@ -56,6 +56,7 @@ measuring_options = cloup.option_group(
     cloup.option("--samples", type=int, help="Completions per prompt; 0 reads logits alone."),
     cloup.option("--max-new-tokens", type=int, default=24, show_default=True),
     cloup.option("--temperature", type=float, default=1.0, show_default=True),
+    app.stop_option,
     cloup.option("--seed", type=int, default=0, show_default=True),
     cloup.option("--store", type=cloup.path(), help="SQLite file to resume."),
 )

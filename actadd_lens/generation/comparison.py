@@ -1,7 +1,7 @@
 """Clean and steered completions of the same prompts with the same random numbers."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from actadd_lens import display
 from actadd_lens.generation.completions import Completion, Completions, generate
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import Prompts
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.provenance import described
 
@@ -79,7 +80,7 @@ class Comparison:
 
 def compare(
     model: Bridge,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     steering: Steering,
     *,
     samples: int = 3,
@@ -89,7 +90,7 @@ def compare(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompts: Texts to continue.
+        prompts: What to continue: a text, token ids, a chat, or a list of these.
         steering: An intervention such as a vector, or several of them.
         samples: Completions of each prompt and run.
         **sampling: Further keywords of ``generate``, e.g. ``temperature``, ``seed``.

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, overload
 from actadd_lens import display
 from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
-from actadd_lens.generation.decoding import Request, complete
+from actadd_lens.generation.decoding import Request, complete, written
 from actadd_lens.generation.sampling import Sampling
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.models.tokens import as_texts, completion_text, end_token, tokenize
+from actadd_lens.models.tokens import Prompts, as_prompts
 from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.provenance import described, source, source_of
@@ -43,11 +43,12 @@ class Completion:
     """What a model wrote after one prompt."""
 
     prompt: str
-    """The text that was continued, as given."""
+    """What was continued: a text as given, that of token ids, or a chat's last user message."""
     text: str
-    """The raw text of the completion alone, nothing stripped; an EOS that ended it is left out."""
+    """The raw text of the completion alone, nothing stripped but a token that ended it, or the text
+    from a stop string on."""
     tokens: tuple[int, ...] = field(repr=False)
-    """Generated token ids; the last one is EOS where the completion ended by itself."""
+    """Generated token ids; the last one is that which ended the completion, if one did."""
     logprobs: tuple[float, ...] = field(repr=False)
     """Log-probability (nats) of each token under the distribution of the model, steered if it was:
     at temperature 1, before penalty, top-k and top-p, whatever the token was drawn with."""
@@ -112,7 +113,7 @@ class Completions(Sequence[Completion]):
 
 def generate(
     model: Bridge,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     steering: Steering = None,
     *,
     max_new_tokens: int = 40,
@@ -123,6 +124,7 @@ def generate(
     frequency_penalty: float = 0.0,
     seed: int = 0,
     stop_at_eos: bool = True,
+    stop: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool | None = None,
 ) -> Completions:
@@ -134,7 +136,7 @@ def generate(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompts: Texts to continue; BOS is put in front of each.
+        prompts: What to continue: a text, token ids, a chat, or a list of these.
         steering: An intervention such as a vector, several of them, or None.
         max_new_tokens: Tokens generated at most.
         samples: Completions of each prompt.
@@ -146,7 +148,10 @@ def generate(
             already has it, also at temperature 0. This is OpenAI's definition; the prompt does
             not count.
         seed: With the index of prompt and sample, the key of a completion's random stream.
-        stop_at_eos: Whether a completion ends at the tokenizer's EOS.
+        stop_at_eos: Whether a completion ends at a token that the model's generation config, its
+            config or the tokenizer names as end of sequence.
+        stop: A string, or several: a completion ends where its text has one, which is cut off
+            along with what follows it.
         batch_size: Completions decoded at once; by default as many as fit into 2 GiB, at most 128.
             It changes speed and memory, not results.
         progress: Whether to show a progress bar; by default when it takes more than a moment.
@@ -175,11 +180,12 @@ def generate(
         frequency_penalty=frequency_penalty,
         seed=seed,
         stop_at_eos=stop_at_eos,
+        stop=stop,
     )
     if batch_size is not None:
         require_count("batch_size", batch_size)
-    ids = tokenize(model, prompts)
-    texts = as_texts(prompts)
+    ids = as_prompts(model, prompts)
+    texts = [prompt.label for prompt in ids]
     check_room(model, ids, max_new_tokens)
     given = as_interventions(model, steering)
     check_fit(ids, given)
@@ -221,9 +227,7 @@ def completions(
                     row.request,
                     Completion(
                         prompt=texts[row.request],
-                        text=_text(
-                            model, requests[row.request].tokens, row.tokens, sampling.stop_at_eos
-                        ),
+                        text=written(model, requests[row.request].tokens, row.tokens, sampling),
                         tokens=row.tokens,
                         logprobs=row.logprobs,
                         prompt_index=requests[row.request].prompt_index,
@@ -244,10 +248,3 @@ def check_room(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> N
                 f"is {len(ids) + n_new}: {own.name} reads at most {own.n_ctx}; shorten the "
                 "prompt or lower max_new_tokens"
             )
-
-
-def _text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int], stop_at_eos: bool) -> str:
-    """Raw text of a completion, without the token that ended it."""
-    if stop_at_eos and tokens[-1] == end_token(model):
-        tokens = tokens[:-1]
-    return completion_text(model, prompt, tokens)

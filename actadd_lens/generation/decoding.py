@@ -11,11 +11,12 @@ reads all tokens anew at each step (``BridgeModel.supports``).
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actadd_lens.generation.sampling import (
@@ -32,7 +33,7 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, rows_at_once
 from actadd_lens.models.plain import fast_model
-from actadd_lens.models.tokens import end_token, left_padded
+from actadd_lens.models.tokens import completion_text, end_tokens, left_padded
 from actadd_lens.steering.hooks import decode_edits, joined_edits, prompt_edits
 from actadd_lens.steering.interventions import Intervention
 
@@ -43,6 +44,10 @@ Step = Callable[
 """Appends a token to each row of a cache: (tokens, cache, mask, requests) -> (logits, cache).
 
 For a model without a cache, the tokens read so far are in its place."""
+
+
+_CONTEXT = 8
+"""Tokens of the prompt that a completion is decoded behind while it is written."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Row:
     """Index of the request."""
     sample_index: int
     tokens: tuple[int, ...]
-    """Generated tokens; the last one is EOS where the completion ended by itself."""
+    """Generated tokens; the last one is that which ended the completion, if one did."""
     logprobs: tuple[float, ...]
     """Log-probability (nats) of each token under the model's unmodified distribution."""
 
@@ -113,7 +118,8 @@ def _complete_group(
     chosen = [requests[index] for index in group]
     steerings = [request.steering for request in chosen]
     tokens, mask = left_padded(model, [request.tokens for request in chosen])
-    own, edits = BridgeModel(model), prompt_edits(model, steerings, mask)
+    prompts = [request.tokens for request in chosen]
+    own, edits = BridgeModel(model), prompt_edits(model, steerings, mask, prompts)
     cached = own.supports("cache")
     run = own.run(tokens, mask, edits=edits.by_point, keep=1, use_cache=cached)
     later = decode_edits(model, steerings, edits.holds)
@@ -128,19 +134,23 @@ def _complete_group(
 
     def whole_pass(ids: Tensor, read: Tensor, so_far: Tensor, places: Tensor) -> tuple[Tensor, Any]:
         read = torch.cat([read, ids[:, None]], dim=1)
-        again = prompt_edits(model, [steerings[place] for place in places], mask[places]).by_point
+        rows = places.tolist()
+        again = prompt_edits(
+            model, [steerings[row] for row in rows], mask[places], [prompts[row] for row in rows]
+        ).by_point
         both = joined_edits(again, later.of(places), mask.shape[1])
         return fast_model(model, both).run(read, so_far, edits=both, keep=1).last_logits, read
 
     step = next_step if cached else whole_pass
-    eos = end_token(model) if sampling.stop_at_eos else None
+    ends = tokens.new_tensor(sorted(end_tokens(model)) if sampling.stop_at_eos else [])
+    ended = partial(_ended, model, prompts, sampling, ends)
     keys = [(place, s) for place in range(len(chosen)) for s in range(sampling.samples)]
     for chunk in _chunks(keys, n_rows):
         places = torch.tensor([place for place, _ in chunk], device=tokens.device)
         streams = [random_stream(sampling.seed, chosen[p].prompt_index, s) for p, s in chunk]
         continued = _continue_rows(
             step, places, run.last_logits[places], kv_cache.selected(begun, places),
-            mask[places], streams, sampling, eos, advance,
+            mask[places], streams, sampling, ended, advance,
         )  # fmt: skip
         for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
             yield Row(group[place], sample, ids, logprobs)
@@ -154,7 +164,7 @@ def _continue_rows(
     mask: Int[Tensor, "batch pos"],
     streams: Sequence[np.random.Generator],
     sampling: Sampling,
-    eos: int | None,
+    ended_by: Callable[[Int[Tensor, "row new"], Int[Tensor, "row"]], Bool[Tensor, "row"] | None],
     advance: Callable[[int], object],
 ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
     """Tokens and log-probs of each row, from the logits after its prompt on."""
@@ -180,7 +190,7 @@ def _continue_rows(
             break
         if counts is not None:
             counts.scatter_add_(1, chosen[:, None], torch.ones_like(chosen[:, None]).float())
-        ended = None if eos is None else chosen == eos
+        ended = ended_by(tokens[active, : i + 1], places[active])
         if ended is not None and bool(ended.any()):
             lengths[active[ended].cpu()] = i + 1
             advance(int(ended.sum()) * (n_new - i - 1))
@@ -195,6 +205,36 @@ def _continue_rows(
         logits, cache = step(chosen, cache, mask, places[active])
     rows = zip(lengths.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
     return [(tuple(ids[:n]), tuple(values[:n])) for n, ids, values in rows]
+
+
+def _ended(
+    model: Bridge,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    ends: Int[Tensor, "end"],
+    tokens: Int[Tensor, "row new"],
+    places: Int[Tensor, "row"],
+) -> Bool[Tensor, "row"] | None:
+    """Which rows end with the last of their tokens; None where nothing ends them early."""
+    if not len(ends) and not sampling.stop:
+        return None
+    ended = torch.isin(tokens[:, -1], ends)
+    if sampling.stop:
+        texts = (
+            completion_text(model, prompts[place][-_CONTEXT:], row)
+            for place, row in zip(places.tolist(), tokens.tolist(), strict=True)
+        )
+        found = [any(stop in text for stop in sampling.stop) for text in texts]
+        ended |= torch.tensor(found, device=tokens.device)
+    return ended
+
+
+def written(model: Bridge, prompt: Sequence[int], tokens: Sequence[int], sampling: Sampling) -> str:
+    """Raw text of a completion, without what ended it: a token, or a stop string."""
+    if sampling.stop_at_eos and tokens[-1] in end_tokens(model):
+        tokens = tokens[:-1]
+    text = completion_text(model, prompt, tokens)
+    return text[: min([len(text), *(text.find(s) for s in sampling.stop or () if s in text)])]
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -60,7 +60,9 @@ class Sampling:
     seed: int = 0
     """Keys the random streams, 0 <= seed < 2**64."""
     stop_at_eos: bool = True
-    """Whether a completion ends at the tokenizer's end-of-sequence token."""
+    """Whether a completion ends at an end-of-sequence token."""
+    stop: str | Sequence[str] | None = None
+    """Strings that end a completion; a tuple of them once it is made."""
 
     def __post_init__(self) -> None:
         require_count("max_new_tokens", self.max_new_tokens)
@@ -78,6 +80,11 @@ class Sampling:
             raise _error("seed", self.seed, "an integer with 0 <= seed < 2**64")
         if not isinstance(self.stop_at_eos, bool):
             raise _error("stop_at_eos", self.stop_at_eos, "True or False")
+        given = self.stop
+        stop = (given,) if isinstance(given, str) else () if given is None else given
+        if not isinstance(stop, (list, tuple)) or not all(isinstance(s, str) and s for s in stop):
+            raise _error("stop", given, "a string, or a list of strings, none of them empty")
+        object.__setattr__(self, "stop", tuple(stop))
 
     @property
     def greedy(self) -> bool:

@@ -187,7 +187,7 @@ class Fluency:
             shared = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, row, strict=False))
             n_shared = sum(1 for _ in shared)
             if len(row) > n_shared:
-                rows[index], n_given[index] = row, n_shared
+                rows[index], n_given[index] = row, max(1, n_shared)
         perplexities = [math.nan] * len(completions)
         if rows:
             read = sequence_logprobs(self.judge, list(rows.values()))

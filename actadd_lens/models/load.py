@@ -29,6 +29,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    prepend_bos: bool | None = None,
     **boot_options: Any,
 ) -> Bridge:
     """Load a model for steering: raw weights, eval mode, no compatibility mode.
@@ -38,6 +39,8 @@ def load_model(
             read offline; else a name on the Hugging Face hub, e.g. "gpt2-xl".
         device: Where to put it; TransformerLens chooses by default.
         dtype: Of the parameters; float32 by default.
+        prepend_bos: Whether BOS is put in front of texts: ``model.cfg.default_prepend_bos``. None
+            keeps what TransformerLens has for the architecture.
         **boot_options: Passed to ``TransformerBridge.boot_transformers``.
 
     Returns:
@@ -72,6 +75,8 @@ def load_model(
         raise ModelLoadError(_explain(tried, local, error)) from error
     if name == "testbed":
         model.cfg.model_name = name  # in messages and provenance, not where it is installed
+    if prepend_bos is not None:
+        model.cfg.default_prepend_bos = bool(prepend_bos)
     model.eval()
     model.original_model.eval()
     return model

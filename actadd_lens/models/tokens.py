@@ -1,11 +1,17 @@
-"""Text to tokens and back: BOS, padding, the end of a completion.
+"""Text to tokens and back: prompts, BOS, padding, the end of a completion.
 
-BOS is always asked for by name. Left to itself, TransformerBridge leaves it out for two dozen
-architectures, and then row 0 of a contrast would no longer be the zero of the paper.
+One setting says whether BOS is put in front of a text: TransformerLens's own
+``model.cfg.default_prepend_bos``, which is off for two dozen architectures and which
+``load_model(..., prepend_bos=)`` sets.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from numbers import Integral
+from typing import Any, NamedTuple, TypeAlias, overload
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -14,62 +20,242 @@ from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 
+PromptLike: TypeAlias = Any
+"""A prompt as a caller gives it: a text, token ids (a list of integers or a tensor [pos]), or what
+``chat`` returns. What is none of these raises ``PromptError``."""
+Prompts: TypeAlias = Any
+"""One ``PromptLike``, or a list of them; a tensor [prompt, pos] has a prompt in each row."""
+
 _ANCHOR = "a"
 """Text of a token that others are decoded behind."""
+_INCOMPLETE = "\ufffd"
+"""What bytes are decoded to that are only a part of a character."""
+_GIVE = "give a text, token ids, or what al.chat returns"
 
 
-def as_texts(prompts: str | Sequence[str]) -> list[str]:
-    """Prompts as a list; a single string counts as one prompt.
+class Span(NamedTuple):
+    """The tokens of one message's words in a chat: those from ``start`` on, before ``stop``."""
 
-    Raises:
-        PromptError: Neither a string nor a sequence.
+    role: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Prompt(Sequence[int]):
+    """A prompt: the sequence of its token ids, which also knows its text and its messages."""
+
+    text: str
+    """As given; of token ids, the text that they spell."""
+    tokens: tuple[int, ...]
+    """As the model reads them, BOS included where there is one."""
+    spans: tuple[Span, ...] = ()
+    """Where the words of each message are; none if the prompt is not a chat."""
+    tokenizer: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """What tables and frames call it."""
+        return self.text
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        return self.tokens[index]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """The tokens that spell a text, [start, stop) for each place where they do."""
+        found, at = [], self._spelt.find(text)
+        while at >= 0:
+            found.append(covering(self._offsets, at, at + len(text)))
+            at = self._spelt.find(text, at + len(text))
+        return found
+
+    @property
+    def _spelt(self) -> str:
+        return str(self._decoded(len(self)))
+
+    @cached_property
+    def _offsets(self) -> list[tuple[int, int]]:
+        """Where the text of each token is in the text of all.
+
+        Decoded together with the tokens before it, since many decoders treat the first specially.
+        """
+        found, start = [], 0
+        for n in range(1, len(self) + 1):
+            whole = self._decoded(n)
+            complete = len(whole.rstrip(_INCOMPLETE))
+            found.append((start, complete + (complete < len(whole))))
+            start = complete
+        return found
+
+    def _decoded(self, n: int) -> str:
+        text: str = self.tokenizer.decode(list(self.tokens[:n]), clean_up_tokenization_spaces=False)
+        return text
+
+
+def covering(offsets: Sequence[tuple[int, int]], start: int, stop: int) -> tuple[int, int]:
+    """The tokens [first, end) whose texts overlap the characters [start, stop).
+
+    >>> covering([(0, 1), (1, 6), (6, 10)], 2, 7)
+    (1, 3)
     """
-    if isinstance(prompts, str):
-        return [prompts]
-    try:
-        return list(prompts)
-    except TypeError as error:
-        raise PromptError(f"prompts are {prompts!r}: give a text, or a list of texts") from error
+    touched = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
+    if not touched:
+        before = sum(b <= start for _, b in offsets)
+        return before, before
+    return touched[0], touched[-1] + 1
 
 
-def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
-    """Token ids of each prompt, BOS first, not padded.
+def is_prompt(given: object) -> bool:
+    """Whether it is one prompt: a text, token ids, or what ``chat`` returns."""
+    return isinstance(given, (str, Prompt)) or _is_ids(given)
+
+
+def _is_ids(given: object) -> bool:
+    if isinstance(given, Tensor):
+        return given.ndim == 1
+    if not isinstance(given, (Sequence, np.ndarray)) or isinstance(given, (str, bytes, bytearray)):
+        return False
+    return len(given) > 0 and all(
+        isinstance(item, Integral) and not isinstance(item, bool) for item in given
+    )
+
+
+def as_prompts(model: Bridge, prompts: Prompts, what: str = "prompt") -> list[Prompt]:
+    """Prompts as a caller gives them, read into one form.
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompts: Texts; a single string counts as one prompt.
+        prompts: One, or several; a flat list of integers is one.
+        what: What one is called in messages.
 
     Raises:
-        PromptError: No prompt, an empty one, or one beyond the context, with its index.
+        PromptError: No prompt, an empty one, one beyond the context, or something else.
+    """
+    found = [
+        as_prompt(model, item, f"{what} {index}") for index, item in enumerate(_several(prompts))
+    ]
+    for index, prompt in enumerate(found):
+        check_context(model, len(prompt), f"{what} {index}")
+    return found
+
+
+def _several(prompts: Prompts) -> list[Any]:
+    if is_prompt(prompts):
+        return [prompts]
+    kind = type(prompts).__name__
+    if hasattr(prompts, "columns"):
+        raise PromptError(f"prompts are a {kind}: give one of its columns, e.g. list(frame['x'])")
+    if isinstance(prompts, Mapping):
+        remedy = _GIVE
+        if "input_ids" in prompts:
+            remedy = "give its token ids, e.g. encoding['input_ids']"
+        elif "role" in prompts:
+            remedy = "for a message of a chat write al.chat(model, [message])"
+        keys = ", ".join(map(repr, prompts))
+        raise PromptError(f"prompts are a {kind} with the keys {keys}: {remedy}")
+    if isinstance(prompts, (Set, bytes, bytearray)):
+        raise PromptError(f"prompts are a {kind}: {_GIVE}, or a list of these")
+    try:
+        items = list(prompts)
+    except TypeError as error:
+        raise PromptError(f"prompts are {prompts!r}: {_GIVE}, or a list of these") from error
+    if not items:
+        raise PromptError("the list of prompts is empty: give at least one")
+    return items
+
+
+def as_prompt(
+    model: Bridge, given: PromptLike, what: str = "the prompt", *, empty: bool = False
+) -> Prompt:
+    """One prompt as a caller gives it; ``empty`` allows one without a text.
+
+    Raises:
+        PromptError: An empty one, an id that is not in the vocabulary, or something else.
+    """
+    if isinstance(given, Prompt):
+        text, ids = given.text, list(given.tokens)
+    elif isinstance(given, str):
+        if not given and not empty:
+            raise PromptError(f"{what} is empty: give it a text")
+        text, ids = given, encode(model, given)
+    elif _is_ids(given):
+        if isinstance(given, Tensor) and (given.is_floating_point() or given.dtype == torch.bool):
+            raise PromptError(f"{what} is a tensor of {given.dtype}: token ids are integers")
+        ids = [int(token) for token in given]
+        text = text_of_tokens(model, ids) if _in_vocabulary(model, ids) else ""
+    else:
+        kind = type(given).__name__
+        message = isinstance(given, Mapping) and "role" in given
+        remedy = "for messages of a chat write al.chat(model, messages)" if message else _GIVE
+        shape = f" {tuple(given.shape)}" if isinstance(given, Tensor) else ""
+        raise PromptError(f"{what} is a {kind}{shape}: {remedy}")
+    if not _in_vocabulary(model, ids):
+        outside = next(i for i in ids if not 0 <= i < model.cfg.d_vocab)
+        raise PromptError(
+            f"{what} has token id {outside}, which is out of range: the vocabulary has "
+            f"{model.cfg.d_vocab} tokens"
+        )
+    if not ids and not empty:
+        raise PromptError(f"{what} has no tokens: give at least one")
+    return given if isinstance(given, Prompt) else Prompt(text, tuple(ids), (), model.tokenizer)
+
+
+def _in_vocabulary(model: Bridge, ids: Sequence[int]) -> bool:
+    return all(0 <= token < model.cfg.d_vocab for token in ids)
+
+
+def tokenize(model: Bridge, prompts: Prompts) -> list[list[int]]:
+    """Token ids of each prompt, not padded; arguments and errors are those of ``as_prompts``.
 
     >>> model = load_model("testbed")
     >>> [row[0] == model.tokenizer.bos_token_id for row in tokenize(model, ["Love", "I hate"])]
     [True, True]
     """
-    texts = as_texts(prompts)
-    if not texts:
-        raise PromptError("the list of prompts is empty: give at least one")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise PromptError(f"prompt {index} is a {type(text).__name__}: give texts, not tokens")
-        if not text:
-            raise PromptError(f"prompt {index} is empty: give it a text")
-    rows = [encode(model, text) for text in texts]
-    for index, row in enumerate(rows):
-        check_context(model, len(row), f"prompt {index}")
-    return rows
+    return [list(prompt.tokens) for prompt in as_prompts(model, prompts)]
 
 
 def encode(model: Bridge, text: str) -> list[int]:
-    """Token ids of one text with exactly one BOS in front, or EOS where a tokenizer has no BOS.
+    """Token ids of one text, BOS in front if ``model.cfg.default_prepend_bos`` says so.
 
-    A text that begins with BOS, spelt out, gets no second one.
+    A text that begins with BOS, spelt out, gets no second one. Where a tokenizer has no BOS,
+    TransformerLens takes EOS for it.
     """
     bos = model.tokenizer.bos_token
-    spelt_out = text.startswith(bos)
-    ids = model.to_tokens(text, prepend_bos=not spelt_out, truncate=False)[0].tolist()
-    first = [model.tokenizer.bos_token_id]
-    return ids if ids[:1] == first else first + ids
+    prepend = bool(model.cfg.default_prepend_bos and bos) and not text.lstrip().startswith(bos)
+    ids = model.to_tokens(text, prepend_bos=prepend, truncate=False)[0]
+    return [int(token) for token in ids]
+
+
+def bare_tokens(model: Bridge, text: str) -> list[int]:
+    """Token ids of a text that is a part of a prompt, with no special tokens around it."""
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def n_bos(model: Bridge, tokens: Sequence[int]) -> int:
+    """1 if BOS was put in front of a prompt of these tokens, else 0."""
+    first = model.cfg.default_prepend_bos and [*tokens[:1]] == [model.tokenizer.bos_token_id]
+    return int(bool(first))
+
+
+def prefixed(model: Bridge, prefix: str, prompt: Prompt) -> Prompt:
+    """A prompt with a text in front of it: after BOS, and in a chat in its last user message.
+
+    The text and a prompt that is a text are tokenized together.
+    """
+    if not prompt.spans and prompt.tokens == tuple(encode(model, prompt.text)):
+        return as_prompt(model, prefix + prompt.text)
+    starts = [span.start for span in prompt.spans if span.role == "user"]
+    at = starts[-1] if starts else n_bos(model, prompt.tokens)
+    ids = [*prompt.tokens[:at], *bare_tokens(model, prefix), *prompt.tokens[at:]]
+    return as_prompt(model, ids)
 
 
 def token_texts(model: Bridge, tokens: Iterable[int]) -> list[str]:
@@ -164,14 +350,14 @@ def right_padded(
     model: Bridge, rows: Sequence[Sequence[int]]
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """Tokens and mask as ``pad_right`` makes them, on the model's device."""
-    return _placed(model, pad_right(rows, model.tokenizer.pad_token_id))
+    return _placed(model, pad_right(rows, model.tokenizer.pad_token_id or 0))
 
 
 def left_padded(
     model: Bridge, rows: Sequence[Sequence[int]]
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """Tokens and mask as ``pad_left`` makes them, on the model's device."""
-    return _placed(model, pad_left(rows, model.tokenizer.pad_token_id))
+    return _placed(model, pad_left(rows, model.tokenizer.pad_token_id or 0))
 
 
 def _placed(model: Bridge, padded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -185,10 +371,15 @@ def text_of_tokens(model: Bridge, tokens: Sequence[int]) -> str:
     return text
 
 
-def end_token(model: Bridge) -> int | None:
-    """The token that ends a completion."""
-    token: int | None = model.tokenizer.eos_token_id
-    return token
+def end_tokens(model: Bridge) -> frozenset[int]:
+    """The tokens that end a completion: of the generation config, the config and the tokenizer."""
+    module = BridgeModel(model).module
+    told = [getattr(module, name, None) for name in ("generation_config", "config")]
+    found: set[int] = set()
+    for given in [*told, model.tokenizer]:
+        ids = getattr(given, "eos_token_id", None)
+        found |= set() if ids is None else {ids} if isinstance(ids, int) else set(ids)
+    return frozenset(found)
 
 
 def completion_text(model: Bridge, prompt: Sequence[int], tokens: Sequence[int]) -> str:

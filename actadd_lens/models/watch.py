@@ -14,7 +14,7 @@ it is read where every call path meets: at the forward pass of the Hugging Face 
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -49,6 +49,10 @@ class Call:
 
     n_tokens: int | None = None
     """Columns of the pass; None if it is not watched."""
+    tokens: Int[Tensor, "batch pos"] | None = None
+    """The token ids; None where the pass was given something else."""
+    contents: Sequence[Any] | None = None
+    """The prompts themselves, where they are known."""
     real: Bool[Tensor, "batch pos"] | None = None
     """True for a real token of the prompt, False for padding; None when every token is one."""
     generated: Bool[Tensor, "batch pos"] | bool = False
@@ -221,7 +225,8 @@ class _Watch:
         odd = mask is not None and getattr(mask, "ndim", None) != 2
         if odd and inside is not None and held is not None:
             mask = inside.mask_upto(held + shape[1], shape[0], mask)
-        self.local.call = replace(self._described(mask, shape, held, inside), n_tokens=shape[1])
+        call = self._described(mask, shape, held, inside)
+        self.local.call = replace(call, n_tokens=shape[1], tokens=given.get("input_ids"))
         if hasattr(cache, "layers") and kv_cache.length(cache) is None:
             self.held[id(cache)] = (held or 0) + shape[1]
             weakref.finalize(cache, self.held.pop, id(cache), None)

@@ -16,7 +16,7 @@ from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.presets import PRESETS, shape_of
-from actadd_lens.models.tokens import encode, text_of_tokens
+from actadd_lens.models.tokens import encode, n_bos, text_of_tokens
 from actadd_lens.reproduction import data
 from actadd_lens.reproduction.concepts import PAPER, Concept, Fact
 from actadd_lens.vectors.pair import ContrastPair
@@ -274,5 +274,5 @@ class Real:
         ids = encode(self.model, text)
         if len(ids) <= n_tokens:
             return text
-        start: str = text_of_tokens(self.model, ids[1:n_tokens])
+        start: str = text_of_tokens(self.model, ids[n_bos(self.model, ids) : n_tokens])
         return text[: len(start)].rpartition(" ")[0]

@@ -22,6 +22,7 @@ from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, Hook
 from actadd_lens.models.plain import BareModel, entering, is_bare
+from actadd_lens.models.tokens import as_prompt
 from actadd_lens.models.watch import Call, check_mask, watched
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import (
@@ -83,15 +84,17 @@ def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Interven
     """Raise ``PositionError`` if one does not fit on some prompt, before anything runs."""
     lengths = torch.tensor([len(ids) for ids in prompts])
     real = torch.arange(int(lengths.max())) < lengths[:, None]
-    tokens_edited(interventions, real)
+    tokens_edited(interventions, real, contents=prompts)
     for conditional in conditions_of(interventions):
-        positions.row_index(positions.parse(conditional.condition.position), real, 1)
+        plan = positions.parse(conditional.condition.position)
+        positions.row_index(plan, real, 1, contents=prompts)
 
 
 def tokens_edited(
     interventions: Sequence[Intervention],
     real: Bool[Tensor, "batch pos"],
     prompts: Sequence[int] | None = None,
+    contents: Sequence[Sequence[int]] | None = None,
 ) -> list[Bool[Tensor, "batch pos"]]:
     """Which tokens of a batch of whole prompts each intervention edits.
 
@@ -99,12 +102,13 @@ def tokens_edited(
         interventions: At any hook points.
         real: True for a real token, False for padding.
         prompts: Index of each prompt, for the message of an error.
+        contents: The prompts themselves, for positions that depend on what they say.
 
     Raises:
         PositionError: One of them does not fit on one of the prompts.
     """
     return [
-        positions.row_index(positions.parse(item.position), real, n_rows(item), prompts)
+        positions.row_index(positions.parse(item.position), real, n_rows(item), prompts, contents)
         != positions.NO_ROW
         for item in interventions
     ]
@@ -124,6 +128,7 @@ def prompt_edits(
     model: Bridge,
     steerings: Sequence[Steering],
     mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"],
+    prompts: Sequence[Sequence[int]] | None = None,
 ) -> PromptEdits:
     """Edits that steer each row of a batch of prompts by something of its own.
 
@@ -135,6 +140,7 @@ def prompt_edits(
         steerings: For each row an intervention, several, or None; the same object for rows that are
             steered alike saves work.
         mask: 1 for a real token, 0 for padding.
+        prompts: The prompts, for positions that depend on what they say.
 
     Raises:
         VectorError: An intervention that does not fit the model, or not one steering for each row.
@@ -155,7 +161,8 @@ def prompt_edits(
         items = as_interventions(model, steerings[rows[0]])
         for item in conditions_of(items):
             holds.setdefault(id(item), torch.zeros(len(mask), dtype=torch.bool))
-        call_of = partial(_given, Call(real=mask[rows].bool()))
+        own = None if prompts is None else [prompts[row] for row in rows]
+        call_of = partial(_given, Call(real=mask[rows].bool(), contents=own))
         for name, edit in _edits(model, items, call_of, holds, rows):
             points.setdefault(name, []).append(_of_rows(rows, len(mask), edit))
     return PromptEdits({name: _chained(edits) for name, edits in points.items()}, holds)
@@ -179,7 +186,7 @@ def _tokens_of_call(
                 yield item, ~at
             continue
         assert call.real is not None
-        index = positions.row_index(plan, call.real, n_rows(item), rows, call.turn)
+        index = positions.row_index(plan, call.real, n_rows(item), rows, call.contents, call.turn)
         at = index != positions.NO_ROW
         if plan.steers_generated and isinstance(call.generated, Tensor):
             at = at | call.generated.to(at.device)
@@ -236,7 +243,8 @@ def _edits(
         def edit(stream: Tensor) -> Tensor:
             call = call_of(stream)
             if call.real is not None:
-                at = positions.row_index(plan, call.real, 1, rows, call.turn) != positions.NO_ROW
+                index = positions.row_index(plan, call.real, 1, rows, call.contents, call.turn)
+                at = index != positions.NO_ROW
                 _check_judged_once(item, call, at)
                 if bool(at.any()):
                     found = item.condition.holds(stream, at.to(stream.device)).cpu()
@@ -508,14 +516,21 @@ def fwd_hooks(
     >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
     """
     call = Call(real=None if attention_mask is None else attention_mask.bool())
-    edits = _call_edits(model, as_interventions(model, steering), lambda: call)
-    return [(name, _checked(edit)) for name, edit in edits]
+    interventions, seen = as_interventions(model, steering), [call]
+
+    def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
+        seen[:] = [replace(call, tokens=tensor)]
+
+    readers: list[tuple[str, Hook]] = [("embed.hook_in", read)] * _read_prompts(interventions)
+    edits = _call_edits(model, interventions, lambda: seen[0])
+    return [*readers, *((name, _checked(edit)) for name, edit in edits)]
 
 
 def _call_edits(
     model: Bridge | BareModel, interventions: Sequence[Intervention], current: Callable[[], Call]
 ) -> list[tuple[str, Edit]]:
     """Edits that steer passes of a caller, whose shape is known when they run."""
+    reads = _read_prompts(interventions)
 
     def call_of(stream: Tensor) -> Call:
         call, shape = current(), stream.shape[:2]
@@ -527,9 +542,20 @@ def _call_edits(
             return call.of_last(call.n_tokens, shape)
         real = torch.ones(shape, dtype=torch.bool) if real is None else real
         check_mask(real, shape)
-        return replace(call, real=real)
+        contents = None
+        if reads and call.tokens is not None and not isinstance(model, BareModel):
+            rows = zip(call.tokens.cpu(), real, strict=True)
+            contents = [as_prompt(model, row[own], empty=True) for row, own in rows]
+        return replace(call, real=real, contents=contents)
 
     return _edits(model, interventions, call_of, {})
+
+
+def _read_prompts(interventions: Sequence[Intervention]) -> bool:
+    """Whether some position depends on what a prompt says."""
+    judged = [item.condition.position for item in conditions_of(interventions)]
+    every = [*judged, *(item.position for item in interventions)]
+    return any(positions.parse(position).reads_prompt for position in every)
 
 
 def _checked(edit: Edit) -> Hook:

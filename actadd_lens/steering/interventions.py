@@ -37,6 +37,7 @@ from torch import Tensor
 from actadd_lens.errors import LayerError, PositionError, VectorError
 from actadd_lens.models.bridge import SITES, layer_of
 from actadd_lens.steering import positions
+from actadd_lens.steering.positions import Position, PositionLike
 
 
 @runtime_checkable
@@ -52,7 +53,7 @@ class Intervention(Protocol):
         """Name of the TransformerLens hook point."""
 
     @property
-    def position(self) -> int | str:
+    def position(self) -> Position:
         """On which tokens: see ``SteeringVector.position``."""
 
     @property
@@ -181,7 +182,7 @@ class _Edit(ABC):
 
     additive: ClassVar[bool] = False
     hook_point: str
-    position: int | str
+    position: Position
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -198,7 +199,7 @@ class _Edit(ABC):
         """Width of the stream."""
         return next(len(value) for value in vars(self).values() if isinstance(value, Tensor))
 
-    def at(self, position: int | str) -> "Intervention":
+    def at(self, position: PositionLike) -> "Intervention":
         """The same intervention at another position."""
         # Every subclass is a dataclass, which mypy does not see from here.
         moved: Intervention = replace(self, position=position)  # type: ignore[type-var]
@@ -218,7 +219,9 @@ class _Edit(ABC):
     def identity(self) -> dict[str, Any]:
         """See ``Intervention``."""
         values = {k: _hash(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return {"kind": type(self).__name__, **values}
+        return {
+            "kind": type(self).__name__, **values, "position": positions.parse(self.position).saved
+        }  # fmt: skip
 
     def control(self, name: str, seed: int) -> "Intervention | None":
         """The control of a sweep: "random" has random directions of the same norm; see each."""
@@ -252,7 +255,7 @@ class Project(_Edit):
 
     direction: Direction
     hook_point: str
-    position: int | str = "all"
+    position: Position = "all"
 
     def edit(self, stream: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """x - (x . u) u."""
@@ -278,7 +281,7 @@ class Clamp(_Edit):
     direction: Direction
     value: float
     hook_point: str
-    position: int | str = "all"
+    position: Position = "all"
 
     def edit(self, stream: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """x + (value - x . u) u."""
@@ -314,7 +317,7 @@ class Rotate(_Edit):
     b: Direction
     degrees: float
     hook_point: str
-    position: int | str = "all"
+    position: Position = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -364,9 +367,9 @@ class _Around(ABC):
         return str(self.inner.hook_point)
 
     @property
-    def position(self) -> int | str:
+    def position(self) -> Position:
         """That of the other."""
-        position: int | str = self.inner.position
+        position: Position = self.inner.position
         return position
 
     @property
@@ -379,7 +382,7 @@ class _Around(ABC):
         """That of the other, if it says so."""
         return getattr(self.inner, "d_model", None)
 
-    def at(self, position: int | str) -> "Intervention":
+    def at(self, position: PositionLike) -> "Intervention":
         """The same at another position."""
         return self.around(self.inner.at(position))
 
@@ -450,7 +453,7 @@ class Similarity:
     direction: Direction
     hook_point: str
     threshold: float
-    position: int | str = "back"
+    position: Position = "back"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", _direction("direction", self.direction))
@@ -478,7 +481,8 @@ class Similarity:
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON; it is equal for two conditions exactly if they are the same."""
-        return {"kind": "Similarity", **vars(self), "direction": _hash(self.direction)}
+        own = {"direction": _hash(self.direction), "position": positions.parse(self.position).saved}
+        return {"kind": "Similarity", **vars(self), **own}
 
 
 _OF_CONDITION = ("holds", "hook_point", "position", "identity")

@@ -11,7 +11,7 @@ import torch
 
 from actadd_lens.errors import VectorError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import token_texts, tokenize
+from actadd_lens.models.tokens import Prompts, as_prompts, token_texts
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.interventions import Intervention, Steering, n_rows
@@ -22,7 +22,7 @@ else:
     DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 
-def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -> DataFrame:
+def placement(model: Bridge, steering: Steering, prompts: Prompts) -> DataFrame:
     """Which row of each vector is added at which token of each prompt.
 
     The model is not run: the tokenizer and the position determine the result (Algorithm 1, step 4).
@@ -31,7 +31,7 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
     Args:
         model: Any TransformerBridge with a tokenizer.
         steering: An intervention such as a vector, or several of them.
-        prompts: BOS is put in front of each.
+        prompts: A text, token ids, a chat, or a list of these.
 
     Returns:
         A row for each prompt, vector and token: ``prompt_index``, ``vector`` (its index among
@@ -56,11 +56,11 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
     if not given:
         raise VectorError("no vector to place: give at least one")
     lines: list[tuple[int, int, int, str, int | None, float]] = []
-    for index, ids in enumerate(tokenize(model, prompts)):
+    for index, ids in enumerate(as_prompts(model, prompts)):
         tokens = token_texts(model, ids)
         for which, item in enumerate(given):
             norms = item.norms().tolist() if hasattr(item, "norms") else [nan] * n_rows(item)
-            for position, row in enumerate(rows_on(item, len(ids), index)):
+            for position, row in enumerate(rows_on(item, ids, index)):
                 landed = row != positions.NO_ROW
                 value = (row, norms[row]) if landed else (None, 0.0)
                 lines.append((index, which, position, tokens[position], *value))
@@ -68,22 +68,22 @@ def placement(model: Bridge, steering: Steering, prompts: str | Sequence[str]) -
     return pd.DataFrame(lines, columns=columns).astype({"row": "Int64"})
 
 
-def rows_on(intervention: Intervention, n_tokens: int, prompt: int = 0) -> list[int]:
-    """Row of a vector on each token of a prompt of so many; ``positions.NO_ROW`` where none is.
+def rows_on(intervention: Intervention, tokens: Sequence[int], prompt: int = 0) -> list[int]:
+    """Row of a vector on each token of a prompt; ``positions.NO_ROW`` where none is.
 
     Args:
         intervention: At any position.
-        n_tokens: Length of the prompt, BOS included.
+        tokens: The prompt.
         prompt: Its index, for the message of an error.
 
     Raises:
         PositionError: The vector does not fit on the prompt.
 
-    >>> rows_on(SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre", "back"), 4)
+    >>> rows_on(SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre", "back"), range(4))
     [-1, -1, 0, 1]
     """
-    real = torch.ones(1, n_tokens, dtype=torch.bool)
+    real = torch.ones(1, len(tokens), dtype=torch.bool)
     plan = positions.parse(intervention.position)
-    [index] = positions.row_index(plan, real, n_rows(intervention), prompts=[prompt])
+    [index] = positions.row_index(plan, real, n_rows(intervention), [prompt], [tokens])
     found: list[int] = index.tolist()
     return found

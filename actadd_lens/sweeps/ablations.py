@@ -21,9 +21,16 @@ from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.tokens import as_texts, right_padded, tokenize
+from actadd_lens.models.tokens import (
+    Prompt,
+    PromptLike,
+    Prompts,
+    as_prompts,
+    right_padded,
+)
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, prompt_edits
+from actadd_lens.steering.positions import PositionLike
 from actadd_lens.sweeps.configurations import (
     KEYS,
     Configuration,
@@ -104,7 +111,7 @@ def ablate(
     model: Bridge,
     kind: str,
     parts: Sequence[tuple[Mapping[str, Any], SteeringVector]],
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     metrics: str | Metric | Sequence[object],
     axes: Mapping[str, str],
     settings: Mapping[str, Any],
@@ -153,7 +160,7 @@ def ablate(
 def position_ablation(
     model: Bridge,
     vector: SteeringVector,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     metrics: str | Metric | Sequence[object],
     starts: Sequence[int] | None = None,
@@ -191,7 +198,7 @@ def position_ablation(
         others = [other for other in range(n_rows) if other != row]
         parts.append(("left out", f"row {row}", vector.with_rows(others)))
     if not positions.parse(vector.position).one_row_only:
-        every = range(min(len(ids) for ids in tokenize(model, prompts)) - n_rows + 1)
+        every = range(min(len(ids) for ids in as_prompts(model, prompts)) - n_rows + 1)
         places = numbers("starts", every if starts is None else starts, int)
         check_axes(starts=places)
         parts += [("moved", f"at {start}", vector.at(start)) for start in places]
@@ -209,7 +216,7 @@ def position_ablation(
 def dimension_ablation(
     model: Bridge,
     vector: SteeringVector,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     fractions: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0),
     metrics: str | Metric | Sequence[object],
@@ -272,15 +279,15 @@ def orders(vector: SteeringVector, seed: int) -> dict[str, list[int]]:
 
 def layer_transplant(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
-    prompts: str | Sequence[str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
+    prompts: Prompts,
     *,
     coefficient: float,
     metrics: str | Metric | Sequence[object],
     recorded: Sequence[int] | None = None,
     injected: Sequence[int] | None = None,
     norm_matched: bool = False,
-    position: int | str = "front",
+    position: PositionLike = "front",
     **options: Any,
 ) -> Ablation:
     """The vector of every layer s, injected at every layer t.
@@ -318,12 +325,12 @@ def layer_transplant(
         moved = coefficient * (with_norms_of(rows, vectors[t]) if norm_matched else rows)
         parts.append(({"coefficient": coefficient, "recorded": s}, moved.at(position)))
     settings = {
-        "pair": [contrast.positive, contrast.negative, contrast.pad],
+        "pair": contrast.identity,
         "coefficient": float(coefficient),
         "recorded": sources,
         "injected": targets,
         "norm_matched": norm_matched,
-        "position": position,
+        "position": positions.parse(position).saved,
     }
     axes = {"y": "recorded"}
     return ablate(model, "layer_transplant", parts, prompts, metrics, axes, settings, **options)
@@ -340,12 +347,12 @@ def with_norms_of(vector: SteeringVector, other: SteeringVector) -> SteeringVect
 def pair_variance(
     model: Bridge,
     pairs: Pairs,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     layer: int,
     coefficient: float,
     metrics: str | Metric | Sequence[object],
-    position: int | str = "front",
+    position: PositionLike = "front",
     **options: Any,
 ) -> Ablation:
     """The effect of each of several pairs, and the cosines between their vectors.
@@ -378,10 +385,10 @@ def pair_variance(
         raise SweepError(f"a variance over pairs needs two at least, not {len(named)}")
     vectors = {label: extract(model, pair, [layer])[layer] for label, pair in named.items()}
     settings = {
-        "pairs": [[label, p.positive, p.negative, p.pad] for label, p in named.items()],
+        "pairs": [[label, *p.identity] for label, p in named.items()],
         "layer": layer,
         "coefficient": float(coefficient),
-        "position": position,
+        "position": positions.parse(position).saved,
     }
     parts = [
         ({"vector": label, "coefficient": coefficient}, (coefficient * vector).at(position))
@@ -397,7 +404,7 @@ def pair_variance(
 def steering_reach(
     model: Bridge,
     vector: SteeringVector,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     max_new_tokens: int = 24,
     controls: Sequence[str] = CONTROLS,
@@ -435,7 +442,7 @@ def steering_reach(
     _check_vector(model, vector)
     configurations = _configurations([({}, vector)], controls, seed)
     sampling = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
-    ids, lines = tokenize(model, prompts), []
+    ids, lines = as_prompts(model, prompts), []
     for configuration in configurations:
         [steering] = configuration.run.steering
         written = generate(model, prompts, steering, progress=progress, **sampling)
@@ -453,7 +460,7 @@ def steering_reach(
         "vector": described(vector),
         **control_settings(controls),
         "model": {"name": BridgeModel(model).name, "weights": fingerprint(model)},
-        "prompts": as_texts(prompts),
+        "prompts": [prompt.label for prompt in ids],
         "metrics": [["kl", metric_described(kl), False]],
         "sampling": sampling,
         "versions": source(model)["versions"],
@@ -463,7 +470,7 @@ def steering_reach(
 
 def _divergences(
     model: Bridge,
-    ids: Sequence[Sequence[int]],
+    ids: Sequence[Prompt],
     written: Sequence[Completion],
     vector: SteeringVector,
 ) -> Iterator[tuple[int, list[float]]]:
@@ -475,7 +482,8 @@ def _divergences(
         lengths = torch.tensor([len(ids[written[i].prompt_index]) for i in batch])
         before = torch.arange(mask.shape[1]) < lengths[:, None]
         of_prompt = mask * before.to(mask.device)
-        edits = dict(prompt_edits(model, [vector] * len(batch), of_prompt).by_point)
+        prompts = [ids[written[i].prompt_index] for i in batch]
+        edits = dict(prompt_edits(model, [vector] * len(batch), of_prompt, prompts).by_point)
         if positions.parse(vector.position).steers_generated:
             # Every token of the rest is steered, as each is in its decode step.
             rest = prompt_edits(model, [vector.at("prompt")] * len(batch), mask - of_prompt)
@@ -518,6 +526,6 @@ def _configurations(
     found: list[Configuration] = []
     for labels, vector in parts:
         where = {"vector": label_of(vector.provenance), "coefficient": None, "layer": vector.layer}
-        where |= {"position": vector.position, **labels}
+        where |= {"position": positions.parse(vector.position).label, **labels}
         found += with_controls(Steered(vector, seed, layer=vector.layer), where, controls)
     return found

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from actadd_lens.errors import SweepError
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import PromptLike, is_prompt
 from actadd_lens.steering.interventions import control_of
 from actadd_lens.sweeps.identity import described
 from actadd_lens.vectors.extraction import mean_differences
@@ -33,9 +34,9 @@ _LARGEST = 3.4e38
 
 Pairs: TypeAlias = (
     ContrastPair
-    | tuple[str, str]
-    | Sequence[ContrastPair | tuple[str, str]]
-    | Mapping[str, ContrastPair | tuple[str, str]]
+    | tuple[PromptLike, PromptLike]
+    | Sequence[ContrastPair | tuple[PromptLike, PromptLike]]
+    | Mapping[str, ContrastPair | tuple[PromptLike, PromptLike]]
 )
 Needs: TypeAlias = Literal["vector", "rows", "pair", "pairs"]
 """What a control is made from: the vector; the order of its rows; its contrast pair, or all."""
@@ -243,6 +244,11 @@ def prompted(of: Steered) -> str:
     """No vector; the positive prompt is put in front as text."""
     if of.pair is None:
         raise SweepError("control 'prompted' needs a contrast pair: leave it out")
+    if not isinstance(of.pair.positive, str):
+        raise SweepError(
+            "control 'prompted' puts the pair's positive text in front of each prompt, and the "
+            f"positive prompt is a {type(of.pair.positive).__name__}: leave the control out"
+        )
     return of.pair.positive
 
 
@@ -304,10 +310,11 @@ def labelled(pairs: Pairs) -> dict[str, ContrastPair]:
     if isinstance(pairs, Mapping):
         named = [(str(label), as_pair(pair)) for label, pair in pairs.items()]
     else:
-        items = [pairs] if isinstance(pairs, (ContrastPair, str)) else as_list("pairs", pairs)
-        single = bool(items) and all(isinstance(item, str) for item in items)
+        one = isinstance(pairs, ContrastPair) or is_prompt(pairs)
+        items = [pairs] if one else as_list("pairs", pairs)
+        single = bool(items) and all(map(is_prompt, items))
         made = [as_pair(tuple(items))] if single else [as_pair(item) for item in items]
-        named = [(f"{pair.positive!r} - {pair.negative!r}", pair) for pair in made]
+        named = [(" - ".join(map(repr, pair.labels)), pair) for pair in made]
     labels = [label for label, _ in named]
     if len({*labels}) < len(labels) == len({pair for _, pair in named}):
         raise SweepError(

@@ -10,8 +10,9 @@ from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import PromptLike, Prompts
 from actadd_lens.steering.interventions import Intervention
-from actadd_lens.steering.positions import parse
+from actadd_lens.steering.positions import SINK, PositionLike, parse
 from actadd_lens.sweeps.configurations import (
     DEFAULT,
     Configuration,
@@ -36,7 +37,10 @@ from actadd_lens.vectors.pair import ContrastPair, as_pair
 
 What: TypeAlias = (
     Pairs
-    | Mapping[str, ContrastPair | tuple[str, str] | Intervention | Callable[[int], Intervention]]
+    | Mapping[
+        str,
+        ContrastPair | tuple[PromptLike, PromptLike] | Intervention | Callable[[int], Intervention],
+    ]
 )
 """What ``sweep`` takes: pairs, or vectors, interventions and factories by their labels."""
 Source: TypeAlias = ContrastPair | Mapping[int, Intervention]
@@ -46,11 +50,11 @@ Source: TypeAlias = ContrastPair | Mapping[int, Intervention]
 def sweep(
     model: Bridge,
     what: What,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     *,
     layers: Sequence[int] | None = None,
     coefficients: Sequence[float] | None = None,
-    positions: Sequence[int | str] | None = None,
+    positions: Sequence[PositionLike] | None = None,
     metrics: str | Metric | Sequence[object],
     samples: int = 0,
     controls: Sequence[str] = DEFAULT,
@@ -92,7 +96,7 @@ def sweep(
         progress: Whether to show progress; by default when it takes more than a moment.
         batch_tokens: Tokens in one pass; by default what a fifth of the free memory holds.
         **sampling: ``max_new_tokens``, ``temperature``, ``top_p``, ``top_k``,
-            ``frequency_penalty``, ``stop_at_eos``, ``batch_size``, as of ``generate``.
+            ``frequency_penalty``, ``stop_at_eos``, ``stop``, ``batch_size``, as of ``generate``.
 
     Returns:
         A ``SweepResult``. After Ctrl-C it holds what was done, and ``complete`` is False.
@@ -127,14 +131,14 @@ def sweep(
     settings = {
         "kind": "sweep",
         "vectors": [
-            [label, source.positive, source.negative, source.pad]
+            [label, *source.identity]
             if isinstance(source, ContrastPair)
             else [label, {str(layer): plain(item.identity()) for layer, item in source.items()}]
             for label, source in sources.items()
         ],
         "layers": tried,
         "coefficients": factors,
-        "positions": places,
+        "positions": places and [parse(position).saved for position in places],
         **control_settings(names, steering),
         "only": None,
     }
@@ -147,8 +151,8 @@ def sweep(
 
 def layer_sweep(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
-    prompts: str | Sequence[str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
+    prompts: Prompts,
     *,
     coefficient: float,
     metrics: str | Metric | Sequence[object],
@@ -170,8 +174,8 @@ def layer_sweep(
 
 def coefficient_sweep(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
-    prompts: str | Sequence[str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
+    prompts: Prompts,
     *,
     layer: int,
     coefficients: Sequence[float],
@@ -200,7 +204,7 @@ def grid(
     sources: Mapping[str, Source],
     layers: Sequence[int],
     coefficients: Sequence[float] | None = None,
-    positions: Sequence[int | str] | None = None,
+    positions: Sequence[PositionLike] | None = None,
     controls: Sequence[str] = (),
     *,
     seed: int = 0,
@@ -216,11 +220,11 @@ def grid(
     pairs = [source for source in sources.values() if isinstance(source, ContrastPair)]
     check_axes(layers=layers if pairs else None, coefficients=coefficients, positions=positions)
     for position in positions or ():
-        if pairs and parse(position).one_row_only:
+        if pairs and position != SINK and parse(position).one_row_only:
             raise SweepError(
-                f"position {position!r} takes one row, and the vector of a pair has one for "
-                "each token: sweep 'front', 'middle', 'back' or integers; the control "
-                "'mean_difference' has one row at 'all'"
+                f"position {parse(position).label!r} takes one row, and the vector of a pair "
+                "has one for each token: sweep 'front', 'middle', 'back', 'sink', integers or "
+                "al.find(text); the control 'mean_difference' has one row at 'all'"
             )
     lacking: dict[Needs, str] = {}
     for label, source in sources.items():
@@ -252,7 +256,7 @@ def grid(
                 item = vector if c is None else c * vector
                 item = item if position is None else item.at(position)
                 of = Steered(item, seed, 0, model, layer, c, pair, pairs, layers, shared)
-                place = parse(item.position).position
+                place = parse(item.position).label
                 labels = {"vector": label, "layer": layer, "coefficient": c, "position": place}
                 found += with_controls(of, labels, controls, runs, lenient)
     return found

@@ -39,7 +39,7 @@ from actadd_lens.models.base import Bridge, Model, Pass, Start
 from actadd_lens.models.bridge import BridgeModel, entered_layer, eval_mode, hooked_points
 from actadd_lens.models.memory import Budget, batches, budget
 from actadd_lens.models.plain import fast_model
-from actadd_lens.models.tokens import as_texts, left_padded, tokenize
+from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, left_padded, prefixed
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits, tokens_edited
 from actadd_lens.steering.interventions import added, applied, conditions_of, own_point
 from actadd_lens.sweeps.configurations import Configuration, Run
@@ -64,8 +64,8 @@ class Measurement:
     runs: Sequence[Run]
     """Each once, the clean one first."""
     texts: Sequence[str]
-    tokens: Sequence[Sequence[Sequence[int]]]
-    """For each run the token ids of every prompt."""
+    tokens: Sequence[Sequence[Prompt]]
+    """For each run every prompt."""
     metrics: Mapping[str, Metric]
     """Bound to the model, by the names that the caller knows them by."""
     sampling: Sampling
@@ -86,7 +86,7 @@ class Measurement:
 def measure(
     model: Bridge,
     configurations: Sequence[Configuration],
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     metrics: object,
     settings: Mapping[str, Any],
     kind: type[Made] = Result,  # type: ignore[assignment]
@@ -141,7 +141,7 @@ def measure(
 def checked(
     model: Bridge,
     configurations: Sequence[Configuration],
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     metrics: object,
     settings: Mapping[str, Any],
     *,
@@ -151,11 +151,12 @@ def checked(
     **options: Any,
 ) -> Measurement:
     """A measurement, its prompts tokenized and its metrics bound; see ``measure``."""
-    own, texts = BridgeModel(model), as_texts(prompts)
+    own, given = BridgeModel(model), as_prompts(model, prompts)
+    texts = [prompt.label for prompt in given]
     bound = resolve(model, metrics, samples)
     sampling, batch_size = sampling_of(samples, seed, options)
     runs = list(dict.fromkeys(configuration.run for configuration in configurations))
-    tokens = _tokens(model, configurations, runs, texts)
+    tokens = _tokens(model, configurations, runs, given)
     of_text = any(metric.kind == "completions" for metric in bound.values())
     for rows in tokens if of_text else ():
         check_room(model, rows, sampling.max_new_tokens)
@@ -170,7 +171,7 @@ def checked(
             "hooks": sorted(hooked_points(model)),
         },
         "prompts": list(texts),
-        "tokens": hashed(tokens),
+        "tokens": hashed([[list(prompt) for prompt in rows] for rows in tokens]),
         "metrics": [
             [name, metric_described(metric), bool(getattr(metric, "share", False))]
             for name, metric in bound.items()
@@ -245,16 +246,18 @@ def _tokens(
     model: Bridge,
     configurations: Sequence[Configuration],
     runs: Sequence[Run],
-    texts: Sequence[str],
-) -> list[list[list[int]]]:
-    """Token ids of every prompt under every run, and the proof that its vectors fit."""
-    bare = tokenize(model, texts)
+    bare: Sequence[Prompt],
+) -> list[Sequence[Prompt]]:
+    """Every prompt under every run, and the proof that its vectors fit."""
     dtype = BridgeModel(model).dtype
     largest = torch.finfo(dtype).max
     labels = {c.run: c.labels for c in reversed(configurations)}
-    tokens = []
+    tokens: list[Sequence[Prompt]] = []
     for run in runs:
-        rows = tokenize(model, [run.prompted(t) for t in texts]) if run.prefix else bare
+        rows = bare
+        if run.prefix:
+            longer = [prefixed(model, run.prompted(""), prompt) for prompt in bare]
+            rows = as_prompts(model, longer)
         check_fit(rows, as_interventions(model, run.steering))
         vectors = [item.rows for item in run.steering if hasattr(item, "rows")]
         reach = max((float(own.abs().max()) for own in vectors), default=0.0)
@@ -292,6 +295,7 @@ class Batch:
 
     prompts: Sequence[int]
     """Their indices."""
+    contents: Sequence[Prompt]
     tokens: Int[Tensor, "prompt pos"]
     mask: Int[Tensor, "prompt pos"]
     """1 for a real token."""
@@ -321,10 +325,11 @@ def logit_rows(
 
 def clean_pass(m: Measurement, prompts: Sequence[int], wanted: Sequence[int]) -> Batch:
     """Read the prompts without steering, and store the streams that the wanted runs edit."""
-    tokens, mask = left_padded(m.model, [m.tokens[0][prompt] for prompt in prompts])
+    contents = [m.tokens[0][prompt] for prompt in prompts]
+    tokens, mask = left_padded(m.model, contents)
     points = sorted({stream_point(item) for run in wanted for item in m.runs[run].steering})
     clean = fast_model(m.model, points).run(tokens, mask, read=points, keep=m.n_logits)
-    return Batch(prompts, tokens, mask, _logprobs(clean), clean.streams)
+    return Batch(prompts, contents, tokens, mask, _logprobs(clean), clean.streams)
 
 
 def groups(
@@ -366,12 +371,19 @@ def group_pass(
     point = _own_start(m, model, runs[0])
     if point is None:
         each = [run.steering for run in runs for _ in batch.prompts]
-        edits = prompt_edits(m.model, each, mask).by_point
+        edits = prompt_edits(m.model, each, mask, [*batch.contents] * len(runs)).by_point
         return _logprobs(BridgeModel(m.model).run(tokens, mask, edits=edits, keep=keep))
     layer, stream, real = entered_layer(m.model, point), batch.streams[point], batch.mask.bool()
     assert layer is not None
     entering = torch.cat(
-        [applied(stream, run.steering, tokens_edited(run.steering, real)) for run in runs]
+        [
+            applied(
+                stream,
+                run.steering,
+                tokens_edited(run.steering, real, batch.prompts, batch.contents),
+            )
+            for run in runs
+        ]
     )
     return _logprobs(model.run(tokens, mask, keep=keep, start=Start(layer, entering)))
 
@@ -425,7 +437,7 @@ def _doses(run: Run, batch: Batch) -> list[float]:
         if not of_stream or conditions_of(together):
             # It edits a tensor that is not the stream, or may not edit anything.
             return [math.nan] * len(batch.prompts)
-        at = tokens_edited(together, batch.mask.bool())
+        at = tokens_edited(together, batch.mask.bool(), batch.prompts, batch.contents)
         if all(item.additive for item in together):
             change = added(together, at, stream.shape[-1])
         else:  # what else is done to a stream depends on it

@@ -11,7 +11,7 @@ from weakref import ref
 from actadd_lens.errors import SweepError
 from actadd_lens.frames import DataFrame, Figure, Series
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import as_texts
+from actadd_lens.models.tokens import Prompts, as_prompts
 from actadd_lens.statistics import ClusterInterval
 from actadd_lens.sweeps.configurations import CLEAN, STEERED, Configuration
 from actadd_lens.sweeps.identity import fingerprint
@@ -80,9 +80,7 @@ class Recipe:
     options: Mapping[str, Any]
     """Of ``measure``, and sampling options."""
 
-    def run(
-        self, prompts: str | Sequence[str], store: str | PathLike[str] | None = None
-    ) -> "SweepResult":
+    def run(self, prompts: Prompts, store: str | PathLike[str] | None = None) -> "SweepResult":
         """Measure the configurations on prompts."""
         model = self.model()
         assert model is not None
@@ -106,7 +104,7 @@ class SweepResult(Result):
         *,
         subject_to: str | Sequence[str] = (),
         lowest: bool = False,
-        test_prompts: str | Sequence[str] | None = None,
+        test_prompts: Prompts = None,
     ) -> Best:
         """The steered configuration with the highest mean of a metric.
 
@@ -150,7 +148,7 @@ class SweepResult(Result):
         ranked["size"] = ranked["coefficient"].abs()
         first = ranked.sort_values(["rank", "size", "layer"], kind="stable").iloc[0].to_dict()
         chosen: dict[Any, Any] = {k: None if pd.isna(v) else v for k, v in first.items()}
-        held_out = None if test_prompts is None else self._on_others(chosen, as_texts(test_prompts))
+        held_out = None if test_prompts is None else self._on_others(chosen, test_prompts)
         return Best(
             vector=str(chosen["vector"]),
             layer=int(chosen["layer"]),
@@ -271,24 +269,25 @@ class SweepResult(Result):
             rows = rows[here.fillna(False)]
         return self.interval(rows)
 
-    def _on_others(self, chosen: Mapping[Any, Any], prompts: list[str]) -> "SweepResult":
+    def _on_others(self, chosen: Mapping[Any, Any], prompts: Prompts) -> "SweepResult":
         """One configuration and its controls on held-out prompts."""
         if self.recipe is None:
             raise SweepError(
                 "a result that was loaded has no model to measure test prompts with: call "
                 "al.sweep on them, with the layer and coefficient that were chosen"
             )
-        seen = sorted({*prompts} & {*self.frame["prompt"]})
-        if seen:
-            raise SweepError(
-                f"{len(seen)} of {len(prompts)} test prompts were searched on, {seen[0]!r} among "
-                "them: give others"
-            )
         model = self.recipe.model()
         if model is None or fingerprint(model) != self.provenance["model"]["weights"]:
             raise SweepError(
                 "the model of this sweep is gone, or its weights have changed: call al.sweep on "
                 "the test prompts"
+            )
+        given = [prompt.label for prompt in as_prompts(model, prompts)]
+        seen = sorted({*given} & {*self.frame["prompt"]})
+        if seen:
+            raise SweepError(
+                f"{len(seen)} of {len(given)} test prompts were searched on, {seen[0]!r} among "
+                "them: give others"
             )
         configurations = [
             c

@@ -16,13 +16,13 @@ from actadd_lens.errors import LayerError, PositionError
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel, check_layers, hook_point
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.tokens import check_context, encode, pad_right, tokenize
+from actadd_lens.models.tokens import Prompts, check_context, pad_right, tokenize
 from actadd_lens.vectors.pair import ContrastPair
 
 
 def activations(
     model: Bridge,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     layers: Sequence[int] | None = None,
     *,
     site: str = "resid_pre",
@@ -34,7 +34,7 @@ def activations(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompts: A text, or several; BOS is put in front of each.
+        prompts: A text, token ids, a chat, or a list of these.
         layers: Which layers; every one by default.
         site: Where in the block: "resid_pre", "resid_mid", "resid_post", "attn_out" or "mlp_out".
         tokens: "all", or one token of each prompt, BOS being 0, negative from the end.
@@ -122,7 +122,7 @@ def sides(
     model: Bridge, pairs: Sequence[ContrastPair], hook_points: Sequence[str], token: int
 ) -> Float[Tensor, "side point pair d_model"]:
     """The row of one token of each prompt of pairs, not padded; errors as in ``token_rows``."""
-    prompts = [encode(model, text) for pair in pairs for text in (pair.positive, pair.negative)]
+    prompts = [prompt for pair in pairs for prompt in pair.prompts(model)]
     names = ("positive", "negative")
     labels = [f"the {side} prompt of pair {i}" for i in range(len(pairs)) for side in names]
     rows = token_rows(model, prompts, labels, hook_points, token)

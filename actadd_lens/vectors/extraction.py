@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from actadd_lens.errors import PromptError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.tokens import PromptLike
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import source
@@ -13,7 +14,7 @@ from actadd_lens.vectors.vector import SteeringVector, contrasts
 
 def extract(
     model: Bridge,
-    pair: ContrastPair | tuple[str, str],
+    pair: ContrastPair | tuple[PromptLike, PromptLike],
     layers: Sequence[int] | None = None,
     *,
     site: str = "resid_pre",
@@ -24,7 +25,7 @@ def extract(
 
     Args:
         model: Any TransformerBridge.
-        pair: A ``ContrastPair`` or two strings.
+        pair: A ``ContrastPair`` or two prompts.
         layers: Which layers; every one by default.
         site: Where in the block: "resid_pre" (the paper's), "resid_mid", "resid_post",
             "attn_out" or "mlp_out".
@@ -47,7 +48,7 @@ def extract(
 
 def mean_difference(
     model: Bridge,
-    pairs: Sequence[ContrastPair | tuple[str, str]],
+    pairs: Sequence[ContrastPair | tuple[PromptLike, PromptLike]],
     layer: int,
     token: int = -1,
 ) -> SteeringVector:
@@ -58,7 +59,7 @@ def mean_difference(
 
     Args:
         model: Any TransformerBridge.
-        pairs: Contrast pairs or 2-tuples of strings.
+        pairs: Contrast pairs or 2-tuples of prompts.
         layer: Layer to read at.
         token: Which token, BOS being 0, negative from the end.
 
@@ -80,7 +81,7 @@ def mean_difference(
 
 def mean_differences(
     model: Bridge,
-    pairs: Sequence[ContrastPair | tuple[str, str]],
+    pairs: Sequence[ContrastPair | tuple[PromptLike, PromptLike]],
     layers: Sequence[int],
     token: int = -1,
 ) -> dict[int, SteeringVector]:
@@ -98,7 +99,7 @@ def mean_differences(
     positive, negative = activations.sides(model, texts, names, token)
     origin = {
         "kind": "mean_difference",
-        "pairs": [[pair.positive, pair.negative] for pair in texts],
+        "pairs": [list(pair.labels) for pair in texts],
         "token": token,
         **source(model),
     }

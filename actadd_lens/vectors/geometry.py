@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from actadd_lens.errors import LayerError, PositionError, PromptError, VectorError, require_count
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import as_texts, token_texts, tokenize
+from actadd_lens.models.tokens import PromptLike, Prompts, as_prompts, token_texts, tokenize
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import Intervention, Steering
 from actadd_lens.steering.placement import rows_on
@@ -40,7 +40,7 @@ _DIGITS = 5
 
 def residual_norms(
     model: Bridge,
-    prompts: str | Sequence[str],
+    prompts: Prompts,
     layers: Sequence[int] | None = None,
     *,
     batch_size: int | None = None,
@@ -49,7 +49,7 @@ def residual_norms(
 
     Args:
         model: Any TransformerBridge with a tokenizer.
-        prompts: BOS is put in front of each.
+        prompts: A text, token ids, a chat, or a list of these.
         layers: Which layers; every one by default.
         batch_size: Prompts read at once; by default as many as keep the stream within 128 MiB.
 
@@ -73,7 +73,7 @@ def residual_norms(
         raise LayerError("the list of layers is empty: give at least one, or None for all")
     if batch_size is not None:
         require_count("batch_size", batch_size)
-    texts, sequences = as_texts(prompts), tokenize(model, prompts)
+    sequences = as_prompts(model, prompts)
     names = [bridge.hook_point(layer) for layer in wanted]
     lines: list[tuple[str, int, int, int, str, float]] = []
     read = activations.prompt_streams(model, sequences, names, take=_norms, batch_size=batch_size)
@@ -81,14 +81,14 @@ def residual_norms(
         tokens = token_texts(model, sequences[index])
         for layer, row in zip(wanted, norms.tolist(), strict=True):
             lines.extend(
-                (texts[index], index, layer, position, token, norm)
+                (sequences[index].label, index, layer, position, token, norm)
                 for position, (token, norm) in enumerate(zip(tokens, row, strict=True))
             )
     columns = ["prompt", "prompt_index", "layer", "position", "token", "norm"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> DataFrame:
+def dose(model: Bridge, vectors: Steering, prompts: Prompts) -> DataFrame:
     """The relative norm of a vector: its norm over that of the clean stream where it is added.
 
     The paper's norm ratio, of each row at the position where it is added. The coefficient counts if
@@ -97,7 +97,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     Args:
         model: Any TransformerBridge with a tokenizer.
         vectors: A vector, or several, each measured by itself.
-        prompts: BOS is put in front of each.
+        prompts: A text, token ids, a chat, or a list of these.
 
     Returns:
         A row for each prompt, vector and position where a row is added: ``prompt``,
@@ -123,7 +123,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     given = as_vectors(model, vectors)
     if not given:
         raise VectorError("no vector to measure the dose of: give at least one")
-    texts, sequences = as_texts(prompts), tokenize(model, prompts)
+    sequences = as_prompts(model, prompts)
     if any(vector.position == "generated" for vector in given):
         raise PositionError(
             "a vector at position 'generated' lands on no token of a prompt, so it has no dose "
@@ -133,7 +133,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
         (index, which, row, position)
         for index, ids in enumerate(sequences)
         for which, vector in enumerate(given)
-        for position, row in enumerate(rows_on(vector, len(ids), index))
+        for position, row in enumerate(rows_on(vector, ids, index))
         if row != positions.NO_ROW
     ]
     streams = [stream_point(vector) for vector in given]
@@ -143,7 +143,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     for index, which, row, position in placed:
         added = float(given[which].norms()[row])
         there = float(norms[index][names.index(streams[which]), position])
-        where = (texts[index], index, which, given[which].layer, row, position)
+        where = (sequences[index].label, index, which, given[which].layer, row, position)
         lines.append((*where, added, there))
     columns = ["prompt", "prompt_index", "vector", "layer", "row", "position"]
     frame = pd.DataFrame(lines, columns=[*columns, "vector_norm", "residual_norm"])
@@ -194,7 +194,7 @@ def cosines(vectors: Mapping[str, SteeringVector] | Mapping[int, SteeringVector]
 
 def split_half(
     model: Bridge,
-    pairs: Sequence[ContrastPair | tuple[str, str]],
+    pairs: Sequence[ContrastPair | tuple[PromptLike, PromptLike]],
     layer: int,
     *,
     splits: int = 100,
@@ -276,8 +276,8 @@ class Separability:
 
 def separability(
     model: Bridge,
-    positive: Sequence[str],
-    negative: Sequence[str],
+    positive: Prompts,
+    negative: Prompts,
     vector: SteeringVector,
     *,
     token: int = -1,

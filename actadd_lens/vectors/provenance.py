@@ -10,7 +10,9 @@ from actadd_lens import __version__
 from actadd_lens.errors import VectorError
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import Intervention
+from actadd_lens.steering.positions import PositionLike
 
 
 def source(model: Bridge) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def source_of(intervention: Intervention) -> dict[str, Any]:
     """Where an intervention acts and what it is made of, for the provenance of results."""
     return {
         "hook_point": intervention.hook_point,
-        "position": intervention.position,
+        "position": positions.parse(intervention.position).saved,
         "provenance": getattr(intervention, "provenance", None) or dict(intervention.identity()),
     }
 
@@ -130,7 +132,7 @@ def label_of(provenance: Mapping[str, Any]) -> str:
     return " - ".join(repr(provenance[name]) for name in names)
 
 
-def described(hook_point: str, position: int | str, provenance: Mapping[str, Any]) -> str:
+def described(hook_point: str, position: PositionLike, provenance: Mapping[str, Any]) -> str:
     """A vector in a line: what it is made of, the steps since, and where it acts.
 
     >>> described("blocks.1.hook_resid_pre", "front", {"kind": "mine", "steps": [{"scale": 2.0}]})
@@ -141,7 +143,8 @@ def described(hook_point: str, position: int | str, provenance: Mapping[str, Any
         for step in steps_of(provenance)
         for name, value in step.items()
     ]
-    return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {position!r}"])
+    place = positions.parse(position).label
+    return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {place!r}"])
 
 
 def as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from actadd_lens.errors import ActAddError, VectorError, VectorFileError
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import check_layers, layer_of
 from actadd_lens.models.bridge import hook_point as hook_point_of
-from actadd_lens.models.tokens import token_texts, tokenize
+from actadd_lens.models.tokens import PromptLike, as_prompt, check_context, token_texts
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.interventions import Steering, add
+from actadd_lens.steering.positions import Position, PositionLike
 from actadd_lens.vectors import activations, files
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import (
@@ -69,10 +70,13 @@ class SteeringVector:
     hook_point: str
     """Name of the TransformerLens hook point where the rows are added."""
 
-    position: int | str = "front"
+    position: Position = "front"
     """Where row 0 is added: "front" (position 0, that of BOS), an integer (a negative one counts
     from the prompt's end), "middle", or "back" (the last row on the last token). For one row also
-    "prompt", "generated" or "all": every token of these."""
+    "prompt", "generated" or "all": every token of these; or a list of integers. ``al.find(text)``
+    and "system", "user" or "assistant" are the tokens that spell a text, and those of a chat's
+    messages: one row is added to all of them, several rows start at the first (of the last message
+    of the role). At "sink", position 0, a vector keeps its last row alone."""
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where the rows come from, and the steps since: plain JSON."""
@@ -95,14 +99,16 @@ class SteeringVector:
                 f"rows {bad} of the vector are not finite: check what they are made of"
             )
         layer_of(self.hook_point)
-        positions.check_rows(self.position, len(rows))
-        object.__setattr__(self, "position", positions.parse(self.position).position)
+        plan = positions.parse(self.position)
+        rows = rows[-1:].clone() if plan.position == positions.SINK else rows
+        positions.check_rows(plan.position, len(rows))
+        object.__setattr__(self, "position", plan.position)
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "provenance", as_json(self.provenance))
 
     @classmethod
     def from_pair(
-        cls, model: Bridge, pair: ContrastPair | tuple[str, str], layer: int
+        cls, model: Bridge, pair: ContrastPair | tuple[PromptLike, PromptLike], layer: int
     ) -> "SteeringVector":
         """The vector of a contrast pair at one layer: h+ - h- entering block ``layer``.
 
@@ -119,10 +125,11 @@ class SteeringVector:
         return contrasts(model, as_pair(pair), [layer])[layer]
 
     @classmethod
-    def from_prompt(cls, model: Bridge, prompt: str, layer: int) -> "SteeringVector":
+    def from_prompt(cls, model: Bridge, prompt: PromptLike, layer: int) -> "SteeringVector":
         """The rows of one prompt entering block ``layer``, with no contrast: h+ alone.
 
-        Row 0, that of BOS, is not zero then, and on many models larger than all others.
+        Row 0, that of BOS where there is one, is not zero then, and on many models larger than all
+        others.
 
         Raises:
             LayerError: The model has no such layer.
@@ -133,13 +140,14 @@ class SteeringVector:
         """
         check_layers(model, [layer])
         name = hook_point_of(layer)
-        tokens = tokenize(model, prompt)
-        [[rows]] = activations.prompt_streams(model, tokens, [name])
+        given = as_prompt(model, prompt)
+        check_context(model, len(given), "the prompt")
+        [[rows]] = activations.prompt_streams(model, [given], [name])
         origin = {
             "kind": "prompt",
-            "prompt": prompt,
-            "tokens": tokens,
-            "texts": token_texts(model, tokens[0]),
+            "prompt": given.label,
+            "tokens": [list(given.tokens)],
+            "texts": token_texts(model, given),
             **source(model),
         }
         return cls(rows, name, provenance=origin)
@@ -178,7 +186,8 @@ class SteeringVector:
         """
         rows, metadata = files.load_rows(path)
         try:
-            return cls(rows, metadata["hook_point"], metadata["position"], metadata["provenance"])
+            position = positions.parse(metadata["position"]).position
+            return cls(rows, metadata["hook_point"], position, metadata["provenance"])
         except (ActAddError, KeyError, TypeError, AttributeError) as error:
             raise VectorFileError(f"{path} does not describe a steering vector: {error}") from error
 
@@ -188,8 +197,12 @@ class SteeringVector:
         Raises:
             OutputError: The directory is missing or not writable.
         """
-        names = ("hook_point", "position", "provenance")
-        files.save_rows(path, self.rows, {name: getattr(self, name) for name in names})
+        metadata = {
+            "hook_point": self.hook_point,
+            "position": positions.parse(self.position).saved,
+            "provenance": self.provenance,
+        }
+        files.save_rows(path, self.rows, metadata)
 
     @property
     def layer(self) -> int:
@@ -223,7 +236,7 @@ class SteeringVector:
         return {
             "kind": "SteeringVector",
             "hook_point": self.hook_point,
-            "position": self.position,
+            "position": positions.parse(self.position).saved,
             "rows": f"{tuple(self.rows.shape)} {digest}",
         }
 
@@ -242,7 +255,7 @@ class SteeringVector:
         norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
         return norms
 
-    def at(self, position: SupportsIndex | str) -> "SteeringVector":
+    def at(self, position: PositionLike) -> "SteeringVector":
         """The same rows at another position: see ``SteeringVector.position``.
 
         Raises:
@@ -252,7 +265,7 @@ class SteeringVector:
         'back'
         """
         plan = positions.parse(position)
-        return self._step({"at": plan.position}, position=plan.position)
+        return self._step({"at": plan.saved}, position=plan.position)
 
     def to_hook_point(self, name: str) -> "SteeringVector":
         """The same rows, added at another hook point.
@@ -481,8 +494,8 @@ def contrasts(
     agreed = int((tokens[0] == tokens[1]).long().cumprod(dim=0).sum())
     origin = {
         "kind": "pair",
-        "positive": pair.positive,
-        "negative": pair.negative,
+        "positive": pair.labels[0],
+        "negative": pair.labels[1],
         "pad": pair.pad,
         "tokens": tokens.tolist(),
         "texts": [token_texts(model, row) for row in tokens.tolist()],

@@ -103,7 +103,7 @@ def _norms(
         means = own.groupby("prompt", sort=False)[["dose", ADDED, STREAM]].mean()
         long = means.rename(columns={"dose": RATIO}).reset_index().melt("prompt", var_name="metric")
         long = long.assign(vector=concept.name, layer=vector.layer, coefficient=scale)
-        frames.append(long.assign(position=vector.position, run=run))
+        frames.append(long.assign(position=str(vector.position), run=run))
     return pd.concat(frames)[[*KEYS, "prompt", "metric", "value"]]
 
 
