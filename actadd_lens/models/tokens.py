@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.bridge import BridgeModel, check_model
 
 _ANCHOR = "a"
 """Text of a token that others are decoded behind."""
@@ -46,6 +46,7 @@ def tokenize(model: Bridge, prompts: str | Sequence[str]) -> list[list[int]]:
     >>> [row[0] == model.tokenizer.bos_token_id for row in tokenize(model, ["Love", "I hate"])]
     [True, True]
     """
+    check_model(model)
     texts = as_texts(prompts)
     if not texts:
         raise PromptError("the list of prompts is empty: give at least one")
@@ -65,6 +66,7 @@ def encode(model: Bridge, text: str) -> list[int]:
 
     A text that begins with BOS, spelt out, gets no second one.
     """
+    check_model(model)
     bos = model.tokenizer.bos_token
     spelt_out = text.startswith(bos)
     ids = model.to_tokens(text, prepend_bos=not spelt_out, truncate=False)[0].tolist()
