@@ -7,8 +7,9 @@ a batch may be steered by something else;
 ``steer`` and ``fwd_hooks`` serve passes that a caller makes.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,10 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from actadd_lens.errors import VectorError
+from actadd_lens.errors import ModelMismatchWarning, VectorError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, Call, Hook
+from actadd_lens.models.load import same_model
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import (
     Intervention,
@@ -35,13 +37,23 @@ from actadd_lens.steering.interventions import (
 )
 
 
-def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, ...]:
+def as_interventions(
+    model: Bridge, steering: Steering, *, warn: bool = True
+) -> tuple[Intervention, ...]:
     """The interventions of ``steering``, each of them fit for ``model``.
 
+    Args:
+        model: Any TransformerBridge.
+        steering: An intervention, several, or None.
+        warn: Whether to warn of vectors that were read from another model, or are zero. A function
+            that a user calls does so once.
+
     Raises:
+        ModelTypeError: Something else in the model's place.
         VectorError: Not an intervention, or one of another width.
         LayerError: A layer or hook point that the model does not have.
     """
+    bridge.check_model(model)
     if steering is None:
         return ()
     given: tuple[Any, ...] = (steering,)
@@ -70,7 +82,33 @@ def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, .
                     f"vector has width {width}, {own.name} has d_model {own.d_model}: extract it "
                     "from this model"
                 )
+    if warn:
+        _warn_of(BridgeModel(model), given)
     return given
+
+
+def _warn_of(own: BridgeModel, given: Sequence[Any]) -> None:
+    """Warn of vectors of another model, and of those that are zero by themselves, once each."""
+    here = {"model": own.name, "n_layers": own.n_layers}
+    found: dict[str, type[Warning]] = {}
+    for item in given:
+        while hasattr(item, "inner"):  # an intervention around another one
+            item = item.inner
+        origin = getattr(item, "provenance", None)
+        origin = origin if isinstance(origin, Mapping) else {}
+        if not same_model(origin, here):
+            text = (
+                f"a vector of the model {origin['model']!r} steers {own.name!r}: the directions of "
+                "one model are not those of another, extract it from this one"
+            )
+            found[text] = ModelMismatchWarning
+        rows, steps = getattr(item, "rows", None), origin.get("steps")
+        on_purpose = isinstance(steps, list) and {"scale": 0.0} in steps
+        if isinstance(rows, Tensor) and not (rows.requires_grad or on_purpose or rows.any()):
+            text = f"the vector {item!r} is zero, so it changes nothing: steer with another"
+            found[text] = UserWarning
+    for text, category in found.items():
+        warnings.warn(text, category, stacklevel=3)
 
 
 def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Intervention]) -> None:
@@ -146,7 +184,7 @@ def prompt_edits(
     holds: dict[int, Tensor] = {}
     points: dict[str, list[Edit]] = {}
     for rows in alike.values():
-        items = as_interventions(model, steerings[rows[0]])
+        items = as_interventions(model, steerings[rows[0]], warn=False)
         for item in conditions_of(items):
             holds.setdefault(id(item), torch.zeros(len(mask), dtype=torch.bool))
         for name, edit in _edits(model, items, partial(_given, mask[rows].bool()), holds, rows):
@@ -338,7 +376,7 @@ def decode_edits(
     for row, steering in enumerate(steerings):
         items = [
             item
-            for item in as_interventions(model, steering)
+            for item in as_interventions(model, steering, warn=False)
             if positions.parse(item.position).steers_generated
             and not (isinstance(item, When) and holds and not bool(holds[id(item)][row]))
         ]
@@ -363,15 +401,15 @@ def decode_edits(
     return DecodeEdits(sums, {name: found for name, found in others.items() if found})
 
 
-@contextmanager
-def steer(model: Bridge, steering: Steering) -> Iterator[None]:
+def steer(model: Bridge, steering: Steering) -> AbstractContextManager[None]:
     """Steer every forward pass and cached generation inside the block.
 
-    Steering contexts nest and add up. On exit, also by an exception, the model is as it was, the
-    caller's own hooks included. Padding is taken from the attention mask, or from the strings when
-    the bridge pads them itself; a tensor of tokens without a mask has no padding. Generation must
-    use its cache of keys and values, as is the default, so that generated tokens are distinguished
-    from the prompt's.
+    Steering contexts nest and add up; one that is never entered warns. On exit, also by an
+    exception, the model is as it was, the caller's own hooks included. Padding is taken from the
+    attention mask, or from the strings when the bridge pads them itself; a tensor of tokens without
+    a mask has no padding. Generation must use its cache of keys and values, as is the default, so
+    that generated tokens are distinguished from the prompt's. Gradients flow to rows that require
+    them.
 
     Args:
         model: Any TransformerBridge.
@@ -390,12 +428,47 @@ def steer(model: Bridge, steering: Steering) -> Iterator[None]:
     >>> torch.equal(clean, steered), torch.equal(clean, model("I hate you"))
     (False, True)
     """
-    interventions = as_interventions(model, steering)
+    return _Steered(partial(_steered, model, as_interventions(model, steering)))
+
+
+@contextmanager
+def _steered(model: Bridge, interventions: Sequence[Intervention]) -> Iterator[None]:
     with (
         bridge.watched(model) as current,
         bridge.attached(model, _call_hooks(model, interventions, current)),
     ):
         yield
+
+
+class _Steered(ContextDecorator, AbstractContextManager[None]):
+    """A steering context; it warns if it is dropped without having been entered."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self.make = make
+        self.used = False
+        self.entered: list[AbstractContextManager[None]] = []
+
+    def __call__(self, function: Any) -> Any:
+        self.used = True
+        return super().__call__(function)
+
+    def __enter__(self) -> None:
+        self.used = True
+        context = self.make()
+        context.__enter__()
+        self.entered.append(context)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.entered.pop().__exit__(*error)
+
+    def __del__(self) -> None:
+        if not self.used:
+            warnings.warn(
+                "al.steer(...) was never entered, so nothing was steered: write "
+                "`with al.steer(...):` around the passes",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def fwd_hooks(
@@ -419,8 +492,9 @@ def fwd_hooks(
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
     >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
     """
+    interventions = as_interventions(model, steering)
     call = Call(real=None if attention_mask is None else attention_mask.bool())
-    return _call_hooks(model, as_interventions(model, steering), lambda: call)
+    return _call_hooks(model, interventions, lambda: call)
 
 
 def _call_hooks(

@@ -7,6 +7,8 @@ from weakref import ref
 
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import check_model
+from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.positions import parse
 from actadd_lens.sweeps.configurations import Grid, What, as_list, numbers, sources_of
 from actadd_lens.sweeps.controls import DEFAULT
@@ -87,9 +89,12 @@ def sweep(
     4
     """
     # Before anything is extracted, what can be wrong with the rest.
+    check_model(model)
     resolve(model, metrics, samples)
     sampling_of(samples, seed, sampling)
     sources, tried = sources_of(model, what, layers)
+    given = [source for source in sources.values() if not isinstance(source, ContrastPair)]
+    as_interventions(model, [item for source in given for item in source.values()])
     if coefficients is not None:
         coefficients = tuple(numbers("coefficients", coefficients))
     if positions is not None:

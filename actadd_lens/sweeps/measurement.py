@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from actadd_lens.errors import MetricError, SweepError, require_count
+from actadd_lens.errors import MetricError, SweepError, require_count, unexpected_option
 from actadd_lens.generation.completions import check_room
 from actadd_lens.generation.sampling import Sampling
 from actadd_lens.metrics.registry import Metric, lookup
@@ -207,10 +207,8 @@ def sampling_of(samples: int, seed: int, options: Mapping[str, Any]) -> tuple[Sa
     """
     unknown = sorted(options.keys() - OPTIONS)
     if unknown:
-        raise TypeError(
-            f"unexpected keyword argument {unknown[0]!r}: beside those of the function there are "
-            f"store, progress, batch_tokens, samples, seed and {', '.join(sorted(OPTIONS))}"
-        )
+        own = {f.name for f in fields(Measurement)} - {"configurations", "settings", "sampling"}
+        raise unexpected_option(unknown[0], OPTIONS | own)
     rest = {name: value for name, value in options.items() if name != "batch_size"}
     batch_size = options.get("batch_size")
     if batch_size is not None:
@@ -256,9 +254,9 @@ def _tokens(
     tokens = []
     for run in runs:
         rows = tokenize(model, [run.prompted(t) for t in texts]) if run.prefix else bare
-        check_fit(rows, as_interventions(model, run.steering))
+        check_fit(rows, as_interventions(model, run.steering, warn=False))
         vectors = [item.rows for item in run.steering if hasattr(item, "rows")]
-        reach = max((float(own.abs().max()) for own in vectors), default=0.0)
+        reach = max((own.abs().max().item() for own in vectors), default=0.0)
         if reach > largest:
             where = ", ".join(f"{k} {v}" for k, v in labels[run].items() if v is not None)
             raise SweepError(

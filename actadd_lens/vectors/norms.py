@@ -124,7 +124,7 @@ def dose(model: Bridge, vectors: Steering, prompts: str | Sequence[str]) -> Data
     norms = _norms(model, sequences, names)
     lines = []
     for index, which, row, position in landings:
-        added = float(given[which].norms()[row])
+        added = given[which].norms()[row].item()
         there = float(norms[index][names.index(streams[which]), position])
         where = (texts[index], index, which, given[which].layer, row, position)
         lines.append((*where, added, there))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from reprlib import repr as short
 from typing import Any
 
 from actadd_lens import __version__
@@ -18,6 +19,7 @@ def source(model: Bridge) -> dict[str, Any]:
     versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
     return {
         "model": own.name,
+        "n_layers": own.n_layers,
         "dtype": str(own.dtype).removeprefix("torch."),
         "processed_weights": own.has_processed_weights,
         "versions": versions,
@@ -70,18 +72,69 @@ def label_of(provenance: Mapping[str, Any]) -> str:
     return " - ".join(repr(provenance[name]) for name in names)
 
 
+_OPERATIONS = {
+    "with_rows": "rows {} of",
+    "with_dims": "dimensions {} of",
+    "random_like": "random (seed {}), as long as",
+    "shuffled": "shuffled (seed {})",
+    "collapse": "{} row of",
+}
+"""What was done to a vector, in words; what is not here does not change the rows."""
+_TERMS = 4
+"""Terms of a sum that are shown."""
+
+
+def expression(provenance: Mapping[str, Any]) -> str:
+    """A vector as a term: what it is made of, and what was done to it since.
+
+    >>> expression({"kind": "pair", "positive": "Love", "negative": "Hate"})
+    "'Love' - 'Hate'"
+    >>> mine = {"kind": "mine", "steps": [{"add": {"kind": "yours"}}, {"scale": 0.5}]}
+    >>> expression(mine)
+    '0.5 x (mine + yours)'
+    """
+    return _term(provenance)[0]
+
+
+def _term(provenance: Mapping[str, Any]) -> tuple[str, bool]:
+    """The text of ``expression``, and whether it is a sum or a difference."""
+    coefficient, terms, difference = 1.0, [label_of(provenance)], provenance.get("kind") == "pair"
+
+    def whole() -> tuple[str, bool]:
+        left_out = [f"... ({len(terms)} terms)"] if len(terms) > _TERMS else []
+        text = " ".join([*terms[:2], *left_out, *terms[-1:]] if left_out else terms)
+        found = text, difference or len(terms) > 1
+        return found if coefficient == 1 else (f"{coefficient:g} x {_grouped(*found)}", False)
+
+    for step in steps_of(provenance):
+        for name, value in step.items():
+            if name == "scale" and isinstance(value, (int, float)):
+                coefficient *= value
+                continue
+            if name in ("add", "subtract") and isinstance(value, Mapping):
+                first = terms if len(terms) > 1 and coefficient == 1 else [_grouped(*whole())]
+                terms = [*first, f"{'+' if name == 'add' else '-'} {_grouped(*_term(value))}"]
+            elif name in _OPERATIONS:
+                done = _OPERATIONS[name].format(value if isinstance(value, str) else short(value))
+                terms = [f"{done} {_grouped(*whole())}"]
+            else:
+                continue
+            coefficient, difference = 1.0, False
+    return whole()
+
+
+def _grouped(text: str, several: bool) -> str:
+    return f"({text})" if several else text
+
+
 def described(hook_point: str, position: int | str, provenance: Mapping[str, Any]) -> str:
-    """A vector in a line: what it is made of, the steps since, and where it acts.
+    """A vector in a line: what it is made of, and where it acts.
 
     >>> described("blocks.1.hook_resid_pre", "front", {"kind": "mine", "steps": [{"scale": 2.0}]})
-    "mine; scale 2.0; blocks.1.hook_resid_pre, position 'front'"
+    '2 x mine at blocks.1.hook_resid_pre, front'
     """
-    steps = [
-        name if isinstance(value, Mapping) else f"{name} {value}"
-        for step in steps_of(provenance)
-        for name, value in step.items()
-    ]
-    return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {position!r}"])
+    place = position if isinstance(position, str) else f"position {position}"
+    return f"{expression(provenance)} at {hook_point}, {place}"
 
 
 def as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
