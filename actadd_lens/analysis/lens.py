@@ -18,7 +18,7 @@ from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import token_texts, tokenize
-from actadd_lens.steering.hooks import prompt_edits
+from actadd_lens.steering.hooks import as_interventions, prompt_edits
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
 
@@ -170,14 +170,16 @@ def _lenses(
     points[last] = bridge.hook_point(last - 1, "resid_post")
     tokens = torch.tensor([ids], device=BridgeModel(model).device)
     mask = torch.ones_like(tokens)
-    edits = prompt_edits(model, [steering], mask).by_point
+    edits = prompt_edits(model, [as_interventions(model, steering)], mask).by_point
     names = list(dict.fromkeys(points.values()))
     run = BridgeModel(model).run(tokens, mask, edits=edits, read=names)
     assert run.logits is not None
     final, streams = run.logits[0].float().log_softmax(dim=1), run.streams
-    _check_faithful(model, final, bridge.lens_logprobs(model, streams[points[last]][0]))
+    finished = bridge.lens_logprobs(model, streams[points[last]][0])
+    _check_faithful(model, final, finished.to(final.device))
     return final, (
-        (layer, bridge.lens_logprobs(model, streams[points[layer]][0])) for layer in wanted
+        (layer, bridge.lens_logprobs(model, streams[points[layer]][0]).to(final.device))
+        for layer in wanted
     )
 
 

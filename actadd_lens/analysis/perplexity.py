@@ -69,6 +69,7 @@ def perplexity_ratio(
     'ratio'
     """
     sequences = tokenize(model, texts)
+    as_interventions(model, steering)
     counted = _counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
     clean, steered = (
         sequence_logprobs(model, sequences, s, batch_size, progress) for s in (None, steering)
@@ -117,6 +118,7 @@ def prompting_ratio(
     ['ratio', 'ratio_prompted']
     """
     sequences = tokenize(model, texts)
+    as_interventions(model, steering)
     head = encode(model, prompt)
     prompted = [[*head, *ids[1:]] for ids in sequences]
     for index, ids in enumerate(prompted):
@@ -185,7 +187,7 @@ def _counted(model: Bridge, sequences: Sequence[Sequence[int]], steering: Steeri
 
     A vector at every token of the prompt masks nothing: no text comes after it.
     """
-    given = as_interventions(model, steering)
+    given = as_interventions(model, steering, warn=False)
     check_fit(sequences, given)
     lengths = torch.tensor([len(ids) for ids in sequences])
     first = torch.zeros_like(lengths)

@@ -186,7 +186,7 @@ class Fluency:
         written = [i for i, row in enumerate(rows) if len(row) > n_given[i]]
         perplexities = [math.nan] * len(rows)
         if written:
-            read = sequence_logprobs(self.judge, [rows[i] for i in written])
+            read = sequence_logprobs(self.judge, [rows[i] for i in written], strict=False)
             for i, logprobs in zip(written, read, strict=True):
                 # The log-prob at k is of token k + 1: from the last given token on they count.
                 perplexities[i] = (-logprobs[n_given[i] - 1 :].mean()).exp().item()

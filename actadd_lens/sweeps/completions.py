@@ -1,5 +1,6 @@
 """Completion metrics of many runs, decoded together in wide batches."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -51,15 +52,16 @@ def writings(
 
 
 def judge(metric: Metric, items: Sequence[Completion]) -> list[float]:
-    """One value of a completion metric for each completion.
+    """One value of a completion metric for each completion; NaN if its logits were not finite.
 
     Raises:
         MetricError: It gives another number of values.
     """
     values = [float(value) for value in metric(items)]
+    finite = [all(map(math.isfinite, item.logprobs)) for item in items]
     if len(values) != len(items):
         raise MetricError(
             f"{metric.name} gave {len(values)} values for {len(items)} completions: "
             "it must give one for each"
         )
-    return values
+    return [value if fine else math.nan for value, fine in zip(values, finite, strict=True)]

@@ -163,7 +163,8 @@ def group_pass(
             layer, stream, real = entered_layer(work.model, point), clean.streams[point], batch.real
             assert layer is not None
             edited = [
-                applied(stream, run.steering, tokens_edited(run.steering, real)) for run in runs
+                applied(stream, run.steering, tokens_edited(run.steering, real.to(stream.device)))
+                for run in runs
             ]
             found = model.run(tokens, mask, keep=keep, start=Start(layer, torch.cat(edited)))
     assert found.logits is not None
@@ -218,7 +219,7 @@ def _doses(run: Run, batch: Batch, clean: Clean) -> list[float]:
         if beside or conditions_of(together):
             # It edits a tensor that is not the stream, or may not edit anything.
             return [math.nan] * len(batch.prompts)
-        at = tokens_edited(together, batch.real)
+        at = tokens_edited(together, batch.real.to(stream.device))  # a block's may be its own
         if all(item.additive for item in together):
             change = added(together, at, stream.shape[-1])
         else:  # what else is done to a stream depends on it
