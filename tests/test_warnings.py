@@ -114,7 +114,8 @@ def test_a_zero_vector_warns_once_a_call(model, use):
 
 def test_coefficient_zero_and_vectors_to_be_trained_are_silent(model):
     v = al.SteeringVector.from_pair(model, PAIR, layer=1)
-    silent = (0 * v, (0.0 * v).at(1), zero(requires_grad=True), [v, 0 * v], None)
+    zeros = (0 * v, -0.0 * v, (0.0 * v).at(1), 1e-300 * v, v - v, zero(requires_grad=True))
+    silent = (*zeros, [v, *zeros], al.KeepNorm(0 * v), None)
     for steering in silent:
         assert warned(lambda s=steering: al.generate(model, PROMPT, s, max_new_tokens=1)) == []
     options = {"metrics": "kl", "progress": False, "coefficients": [0, 1]}

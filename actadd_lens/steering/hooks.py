@@ -102,13 +102,26 @@ def _warn_of(own: BridgeModel, given: Sequence[Any]) -> None:
                 "one model are not those of another, extract it from this one"
             )
             found[text] = ModelMismatchWarning
-        rows, steps = getattr(item, "rows", None), origin.get("steps")
-        on_purpose = isinstance(steps, list) and {"scale": 0.0} in steps
-        if isinstance(rows, Tensor) and not (rows.requires_grad or on_purpose or rows.any()):
+        rows = getattr(item, "rows", None)
+        if isinstance(rows, Tensor) and not (
+            rows.requires_grad or rows.any() or _made_zero(origin)
+        ):
             text = f"the vector {item!r} is zero, so it changes nothing: steer with another"
             found[text] = UserWarning
     for text, category in found.items():
         warnings.warn(text, category, stacklevel=3)
+
+
+def _made_zero(origin: Mapping[str, Any]) -> bool:
+    """Whether a vector became zero by a coefficient or a difference, which is meant."""
+    steps = origin.get("steps")
+    return isinstance(steps, list) and any(
+        name in ("add", "subtract")
+        or (name == "scale" and isinstance(value, (int, float)) and abs(value) < 1e-30)
+        for step in steps
+        if isinstance(step, dict)
+        for name, value in step.items()
+    )
 
 
 def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Intervention]) -> None:
