@@ -13,6 +13,7 @@ PAIR = ("Love", "Hate")
 V = al.SteeringVector(torch.ones(1, D_MODEL), "blocks.1.hook_resid_pre")
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -43,6 +44,7 @@ def test_vectors_are_summed():
     assert sum([V, w, V]) == V + w + V
 
 
+@pytest.mark.usefixtures("untyped")
 def test_a_pair_is_one_argument(model):
     with pytest.raises(al.PromptError, match=r"al\.extract\(model, \('a', 'b'\)\)"):
         al.extract(model, "a", "b")

@@ -98,12 +98,6 @@ def test_a_path_and_an_old_model_are_named():
         al.generate(old, "I love")
 
 
-@pytest.fixture
-def untyped(pytestconfig: pytest.Config) -> None:
-    if pytestconfig.getoption("--jaxtyping-packages"):
-        pytest.skip("types are checked before the package sees the values")
-
-
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("swapped", "right"),
@@ -197,6 +191,7 @@ def test_a_model_is_wrapped_once(hf, checkpoint):
         al.load_model(hf, tokenizer=tokenizer)
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("source", [3, torch.nn.Linear(1, 1), None])
 def test_what_is_no_model_cannot_be_loaded(source):
     with pytest.raises(al.ModelLoadError, match=f"cannot load a {type(source).__name__}"):

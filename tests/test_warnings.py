@@ -163,6 +163,10 @@ def test_contexts_that_are_used_do_not_warn(model):
         gc.collect()
 
     assert warned(used) == []
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_context_that_cannot_be_made_does_not_warn(model):
     with pytest.raises(al.VectorError, match="cannot steer with a str"):
         al.steer(model, "v")
     gc.collect()
