@@ -24,6 +24,9 @@ from .errors import LayerError as LayerError
 from .errors import MetricError as MetricError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import ModelLoadError as ModelLoadError
+from .errors import ModelMismatchWarning as ModelMismatchWarning
+from .errors import ModelTypeError as ModelTypeError
+from .errors import NumericsError as NumericsError
 from .errors import OutputError as OutputError
 from .errors import PositionError as PositionError
 from .errors import PromptError as PromptError

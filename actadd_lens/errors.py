@@ -4,6 +4,9 @@ Every message states the values that clash and the remedy. Those that reject a v
 ``ValueError``; those about files, models and missing libraries are not.
 """
 
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from numbers import Integral
 from typing import Any
@@ -15,6 +18,11 @@ class ActAddError(Exception):
 
 class ModelLoadError(ActAddError):
     """A model could not be loaded: unknown name, incomplete directory, hub out of reach."""
+
+
+class ModelTypeError(ActAddError, TypeError):
+    """Something else in the place of a TransformerBridge: a name, a bare Hugging Face model, or
+    another argument."""
 
 
 class VectorFileError(ActAddError):
@@ -57,6 +65,10 @@ class VectorError(ActAddError, ValueError):
     """A steering vector that cannot be built, combined, or used on this model."""
 
 
+class NumericsError(ActAddError, ArithmeticError):
+    """Logits that are not finite: numbers beyond the model's precision, or broken weights."""
+
+
 class SamplingError(ActAddError, ValueError):
     """Sampling options out of range."""
 
@@ -91,6 +103,42 @@ class MetricError(ActAddError, ValueError):
 
 class MissingExtraError(ActAddError, ImportError):
     """An optional library that is not installed; the message names the extra that brings it."""
+
+
+class ModelMismatchWarning(UserWarning):
+    """A vector that was read from another model than the one that it steers or is added to."""
+
+
+def called() -> tuple[str, list[str], Mapping[str, Any]]:
+    """The outermost function of this package that is running: its name, parameters and variables.
+
+    It is the one that the caller knows, and so the one that an error should name.
+    """
+    found = frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__", "").startswith("actadd_lens."):
+            found = frame
+    code = found.f_code
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return code.co_qualname, [n for n in names if n not in ("self", "cls")], found.f_locals
+
+
+def unexpected_option(
+    option: str, known: Iterable[str], kind: str = "keyword argument"
+) -> TypeError:
+    """The error for an option that the function called by the user does not have.
+
+    Args:
+        option: The keyword.
+        known: Options that it has besides its own parameters.
+        kind: What the message calls it.
+    """
+    function, parameters, _ = called()
+    names = sorted({*known, *parameters})
+    close = get_close_matches(option, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+    return TypeError(f"{function}() got an unexpected {kind} {option!r}: {hint}")
 
 
 def require_count(

@@ -255,6 +255,13 @@ def _left_as_it_was() -> Iterator[None]:
     assert torch.is_grad_enabled(), "gradients were left off"
 
 
+@pytest.fixture
+def untyped(pytestconfig: pytest.Config) -> None:
+    """For a test that passes values of a wrong type, which are seen earlier with types checked."""
+    if pytestconfig.getoption("--jaxtyping-packages"):
+        pytest.skip("types are checked before the package sees the values")
+
+
 @pytest.fixture(scope="session")
 def half(checkpoint: Callable[[str], Path]) -> Callable[[torch.dtype], Bridge]:
     """The GPT-2 in another precision."""

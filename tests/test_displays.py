@@ -99,7 +99,7 @@ def test_no_colour_is_opaque(vector: al.SteeringVector, result: al.SweepResult) 
 def test_a_vector_shows_its_tokens_and_norms(neo: Bridge) -> None:
     vector = 2 * al.SteeringVector.from_pair(neo, ("Love", "Hate"), 1)
     text = shown(vector).text
-    for part in ("'Love'", "'Hate'", "scale 2.0", "blocks.1.hook_resid_pre", "'front'"):
+    for part in ("'Love'", "'Hate'", "2 x ('Love' - 'Hate') at blocks.1.hook_resid_pre, front"):
         assert part in text
     assert f"{vector.norms()[1]:.3g}" in text
 

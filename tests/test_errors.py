@@ -25,6 +25,8 @@ def test_a_rejected_value_is_a_value_error():
         al.DataError,
         al.MissingExtraError,
         al.ModelLoadError,
+        al.ModelTypeError,
+        al.NumericsError,
         al.OutputError,
         al.SweepFileError,
         al.TextFileError,

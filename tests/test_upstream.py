@@ -8,11 +8,12 @@ import inspect
 
 import pytest
 import torch
+from conftest import make_tokenizer
 
 from actadd_lens.models import bridge as bridged
 
 CFG = ("n_layers", "d_model", "d_vocab", "d_head", "d_mlp", "n_ctx", "n_heads", "dtype", "device",
-       "model_name")  # fmt: skip
+       "model_name", "default_prepend_bos")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CFG)
@@ -156,3 +157,11 @@ def test_a_tensor_counts_its_changes():
     before = tensor._version
     tensor += 1
     assert tensor._version == before + 1
+
+
+def test_a_tokenizer_built_in_memory_still_needs_to_be_saved_first():
+    # Where this fails, `models.load._reloaded` can go.
+    from transformer_lens.utilities import get_tokenizer_with_bos
+
+    with pytest.raises(KeyError, match="name_or_path"):
+        get_tokenizer_with_bos(make_tokenizer(own_bos=True))

@@ -9,6 +9,7 @@ from actadd_lens.errors import PromptError
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, bare_tokens, encode
+from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.interventions import Steering
 
 
@@ -45,6 +46,7 @@ def answer_ranks(
     """
     import pandas as pd
 
+    as_interventions(model, steering)  # warns, before anything runs
     if not facts:
         raise PromptError("the list of facts is empty: give at least one (prompt, answer)")
     for index, (_, answer) in enumerate(facts):

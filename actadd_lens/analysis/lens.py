@@ -19,7 +19,7 @@ from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, token_texts
-from actadd_lens.steering.hooks import prompt_edits
+from actadd_lens.steering.hooks import as_interventions, prompt_edits
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
 
@@ -181,12 +181,13 @@ def _lenses(
     points[last] = bridge.hook_point(last - 1, "resid_post")
     tokens = torch.tensor([ids.tokens], device=own.device)
     mask = torch.ones_like(tokens)
-    edits = prompt_edits(model, [steering], mask, [ids]).by_point
+    given = as_interventions(model, steering)
+    edits = prompt_edits(model, [given], mask, [ids]).by_point
     run = own.run(tokens, mask, edits=edits, read=list(dict.fromkeys(points.values())))
     assert run.logits is not None
     final, streams = run.logits[0].float().log_softmax(dim=1), run.streams
     # The lens of the finished stream must be what the model predicts, or it shows nothing.
-    finished = bridge.lens_logprobs(model, streams[points[last]][0])
+    finished = bridge.lens_logprobs(model, streams[points[last]][0]).to(final.device)
     worst = float(kl_terms(final, finished).sum(dim=1).max())
     if worst > _FAITHFUL:
         raise LayerError(
@@ -194,5 +195,6 @@ def _lenses(
             f"than the model (KL divergence {worst:.3g} nats): a logit lens would mislead"
         )
     return final, (
-        (layer, bridge.lens_logprobs(model, streams[points[layer]][0])) for layer in wanted
+        (layer, bridge.lens_logprobs(model, streams[points[layer]][0]).to(final.device))
+        for layer in wanted
     )

@@ -14,7 +14,7 @@ from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, hooked_points
+from actadd_lens.models.bridge import BridgeModel, check_model, hooked_points
 from actadd_lens.models.memory import batches, budget
 from actadd_lens.models.tokens import (
     PromptLike,
@@ -28,6 +28,7 @@ from actadd_lens.models.tokens import (
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
 from actadd_lens.steering.interventions import Intervention, Steering, conditions_of, n_rows
+from actadd_lens.steering.numerics import not_finite
 from actadd_lens.vectors.vector import SteeringVector
 
 
@@ -38,6 +39,7 @@ def token_logprobs(
     *,
     batch_size: int | None = None,
     progress: bool | None = None,
+    grad: bool = False,
 ) -> list[Float[Tensor, "pos"]]:
     """Log-probability of every token of the texts, given those before it.
 
@@ -47,6 +49,8 @@ def token_logprobs(
         steering: An intervention such as a vector, several of them, or None.
         batch_size: Texts read at once; by default as many as keep the logits within 128 MiB.
         progress: Whether to show a progress bar; by default when it takes more than a moment.
+        grad: Whether gradients flow from the result, to rows of vectors that require them and to
+            the model's parameters. It then holds what every pass has computed.
 
     Returns:
         For each text log p(token i + 1 | tokens 0 to i) in nats, i = 0, 1, ...: one value less
@@ -56,13 +60,15 @@ def token_logprobs(
         PromptError: No text, an empty one, or one beyond the context.
         PositionError: A vector does not fit on a text.
         VectorError, LayerError: A vector that does not fit the model.
+        NumericsError: Logits that are not finite.
 
     >>> model = load_model("testbed")
     >>> [values] = token_logprobs(model, ["Anna loved the concert."])
     >>> len(values) == len(model.to_tokens("Anna loved the concert.", prepend_bos=True)[0]) - 1
     True
     """
-    return sequence_logprobs(model, as_prompts(model, texts), steering, batch_size, progress)
+    sequences, given = as_prompts(model, texts), as_interventions(model, steering)
+    return sequence_logprobs(model, sequences, given, batch_size, progress, grad=grad)
 
 
 def sequence_logprobs(
@@ -71,8 +77,11 @@ def sequence_logprobs(
     steering: Steering = None,
     batch_size: int | None = None,
     progress: bool | None = None,
+    *,
+    grad: bool = False,
+    strict: bool = True,
 ) -> list[Float[Tensor, "pos"]]:
-    """As ``token_logprobs``, of sequences of token ids."""
+    """As ``token_logprobs``, of sequences of token ids; NaN instead of an error if not strict."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
     for index, ids in enumerate(sequences):
@@ -80,9 +89,9 @@ def sequence_logprobs(
             raise PromptError(
                 f"text {index} has 1 token: nothing is predicted in it; give it words"
             )
-    given = as_interventions(model, steering)
+    given = as_interventions(model, steering, warn=False)
     check_fit(sequences, given)
-    given = tuple(i for i in given if not isinstance(i, SteeringVector) or i.rows.any())
+    given = tuple(i for i in given if not isinstance(i, SteeringVector) or _changes(i.rows))
     # Hooks of a caller, those of ``steer`` among them, may count positions from the end.
     spare = not any(hooked_points(model)) and _spares_last_token(sequences, given)
     own, at_once = BridgeModel(model), budget(model, logits="all").sequences
@@ -93,12 +102,15 @@ def sequence_logprobs(
             inputs = [ids[:-1] for ids in rows] if spare else rows
             tokens, mask = right_padded(model, inputs)
             edits = prompt_edits(model, [given] * len(rows), mask, rows).by_point
-            logits = own.run(tokens, mask, edits=edits).logits
+            logits = own.run(tokens, mask, edits=edits, gradients=grad).logits
             assert logits is not None
             for index, ids, row in zip(batch, rows, logits, strict=True):
                 row = row[: len(ids) - 1].float()
                 chosen = row.gather(1, torch.tensor(ids[1:], device=row.device)[:, None])[:, 0]
-                read[index] = (chosen - row.logsumexp(dim=1)).cpu()
+                total = row.logsumexp(dim=1)
+                if strict and not total.isfinite().all():
+                    raise not_finite(model, ids, len(ids), given, f"of text {index}")
+                read[index] = (chosen - total).cpu()
             advance(len(batch))
     return [read[index] for index in range(len(sequences))]
 
@@ -109,6 +121,7 @@ def next_token_logprobs(
     steering: Steering = None,
     *,
     batch_size: int | None = None,
+    grad: bool = False,
 ) -> Float[Tensor, "prompt vocab"]:
     """Log-probabilities (nats) of what follows each prompt's last token.
 
@@ -121,8 +134,9 @@ def next_token_logprobs(
     >>> next_token_logprobs(model, "The capital of Arvenia is").exp().sum()
     tensor(1.0000)
     """
+    sequences, given = as_prompts(model, prompts), as_interventions(model, steering)
     read: dict[int, Tensor] = {}
-    for batch, logprobs in predictions(model, as_prompts(model, prompts), steering, batch_size):
+    for batch, logprobs in predictions(model, sequences, given, batch_size, grad=grad):
         read |= dict(zip(batch, logprobs.cpu(), strict=True))
     return torch.stack([read[index] for index in range(len(read))])
 
@@ -132,11 +146,13 @@ def predictions(
     sequences: Sequence[Sequence[int]],
     steering: Steering = None,
     batch_size: int | None = None,
+    *,
+    grad: bool = False,
 ) -> Iterator[tuple[list[int], Float[Tensor, "prompt vocab"]]]:
     """As ``next_token_logprobs``, of token ids, a batch at a time with the prompts' indices."""
     if batch_size is not None:
         require_count("batch_size", batch_size)
-    given = as_interventions(model, steering)
+    given = as_interventions(model, steering, warn=False)
     check_fit(sequences, given)
     at_once = budget(model, logits="last").sequences
     equal = not BridgeModel(model).supports("padding")
@@ -144,8 +160,13 @@ def predictions(
         rows = [sequences[index] for index in batch]
         tokens, mask = left_padded(model, rows)
         edits = prompt_edits(model, [given] * len(rows), mask, rows).by_point
-        run = BridgeModel(model).run(tokens, mask, edits=edits, keep=1)
-        yield batch, run.last_logits.float().log_softmax(dim=1)
+        run = BridgeModel(model).run(tokens, mask, edits=edits, keep=1, gradients=grad)
+        logprobs = run.last_logits.float().log_softmax(dim=1)
+        for index, largest in zip(batch, logprobs.amax(dim=1).tolist(), strict=True):
+            if not math.isfinite(largest):
+                ids = sequences[index]
+                raise not_finite(model, ids, len(ids), given, f"after prompt {index}")
+        yield batch, logprobs
 
 
 def next_token_shift(model: Bridge, prompt: PromptLike, steering: Steering) -> DataFrame:
@@ -173,6 +194,7 @@ def next_token_shift(model: Bridge, prompt: PromptLike, steering: Steering) -> D
     """
     import pandas as pd
 
+    check_model(model)
     if not is_prompt(prompt):
         raise PromptError(f"one prompt is asked for, not {prompt!r}: give one text, or token ids")
     clean, steered = (next_token_logprobs(model, prompt, s)[0] for s in (None, steering))
@@ -214,6 +236,11 @@ def rows_end(
     each = [positions.ends(i.position, sequences, n_rows(i)) for i in interventions]
     ends: list[int] = torch.stack([torch.zeros_like(lengths), *each]).amax(dim=0).tolist()
     return ends
+
+
+def _changes(rows: Float[Tensor, "pos d_model"]) -> bool:
+    """Whether rows change anything, or are to be trained; others are as good as none."""
+    return rows.requires_grad or bool(rows.any())
 
 
 def _spares_last_token(sequences: Sequence[Sequence[int]], given: Sequence[Intervention]) -> bool:

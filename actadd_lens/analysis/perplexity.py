@@ -15,7 +15,7 @@ from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, check_context, encode, n_bos
 from actadd_lens.steering.hooks import as_interventions, check_fit
-from actadd_lens.steering.interventions import Steering
+from actadd_lens.steering.interventions import Intervention, Steering
 
 _RATIOS = {"ratio": "steered", "ratio_prompted": "prompted"}
 
@@ -60,9 +60,9 @@ def perplexity_ratio(
     >>> perplexity_ratio(model, ["It was a lovely wedding. We loved the bride."], v).columns[-1]
     'ratio'
     """
-    sequences = as_prompts(model, texts)
-    first = _first_counted(model, sequences, steering) if mask_injected else [0] * len(sequences)
-    runs = {"clean": (sequences, None, first), "steered": (sequences, steering, first)}
+    sequences, given = as_prompts(model, texts), as_interventions(model, steering)
+    first = _first_counted(sequences, given) if mask_injected else [0] * len(sequences)
+    runs = {"clean": (sequences, None, first), "steered": (sequences, given, first)}
     return _ratios(model, sequences, labels, runs, batch_size, progress)
 
 
@@ -105,16 +105,16 @@ def prompting_ratio(
     >>> prompting_ratio(model, [text], v, "Weddings. ").columns.tolist()[-2:]
     ['ratio', 'ratio_prompted']
     """
-    sequences = as_prompts(model, texts)
+    sequences, given = as_prompts(model, texts), as_interventions(model, steering)
     head = encode(model, prompt)
     before = [len(head) - n_bos(model, ids) for ids in sequences]
     prompted = [[*head, *ids[n_bos(model, ids) :]] for ids in sequences]
     for index, ids in enumerate(prompted):
         check_context(model, len(ids), f"text {index} with the prompt before it")
-    first = _first_counted(model, sequences, steering)
+    first = _first_counted(sequences, given)
     runs = {
         "clean": (sequences, None, first),
-        "steered": (sequences, steering, first),
+        "steered": (sequences, given, first),
         "prompted": (prompted, None, [n + k for n, k in zip(first, before, strict=True)]),
     }
     return _ratios(model, sequences, labels, runs, batch_size, progress)
@@ -166,11 +166,8 @@ def ratio_summary(
     )
 
 
-def _first_counted(
-    model: Bridge, sequences: Sequence[Sequence[int]], steering: Steering
-) -> list[int]:
+def _first_counted(sequences: Sequence[Sequence[int]], given: Sequence[Intervention]) -> list[int]:
     """For each text the first position whose prediction is after all rows of the vectors."""
-    given = as_interventions(model, steering)
     check_fit(sequences, given)
     first, lengths = rows_end(sequences, given), [len(ids) for ids in sequences]
     if all(n > length - 2 for n, length in zip(first, lengths, strict=True)):

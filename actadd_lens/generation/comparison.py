@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from actadd_lens import display
+from actadd_lens.errors import unexpected_option
 from actadd_lens.generation.completions import Completion, Completions, generate
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompts
@@ -108,5 +110,8 @@ def compare(
     >>> compare(model, "I hate you", 0 * vector, samples=1).frame["run"].tolist()
     ['clean', 'steered']
     """
+    known = signature(generate).parameters
+    for option in sorted(sampling.keys() - known.keys()):
+        raise unexpected_option(option, known)
     steered = generate(model, prompts, steering, samples=samples, **sampling)
     return Comparison(generate(model, prompts, samples=samples, **sampling), steered)

@@ -10,7 +10,9 @@ options, and its key (seed, prompt index, sample index). Batch size and neighbou
 rounding errors of the logits, which decide between tokens that are within such an error of a tie.
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
@@ -24,7 +26,8 @@ from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import Prompts, as_prompts
 from actadd_lens.steering.hooks import as_interventions, check_fit
-from actadd_lens.steering.interventions import Steering
+from actadd_lens.steering.interventions import Intervention, Steering
+from actadd_lens.steering.numerics import not_finite
 from actadd_lens.vectors.provenance import described, source, source_of
 
 if TYPE_CHECKING:
@@ -164,6 +167,7 @@ def generate(
         SamplingError: An option out of its range.
         VectorError, LayerError: A vector that does not fit the model.
         PositionError: A vector that does not fit on a prompt.
+        NumericsError: Logits that are not finite, such as in float16 beyond its range.
 
     >>> model = load_model("testbed")
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
@@ -191,8 +195,12 @@ def generate(
     check_fit(ids, given)
     requests = [Request(tokens, given, index) for index, tokens in enumerate(ids)]
     with bar(len(ids) * samples * max_new_tokens, "token", "generating", progress) as advance:
-        made = list(completions(model, requests, texts, sampling, batch_size, advance))
-    items = [completion for batch in made for _, completion in batch]
+        items = []
+        with closing(completions(model, requests, texts, sampling, batch_size, advance)) as made:
+            for batch in made:
+                items += [completion for _, completion in batch]
+                for item in items[-len(batch) :]:
+                    _check_finite(model, ids[item.prompt_index], item, given)
     items.sort(key=lambda item: (item.prompt_index, item.sample_index))
     origin = {
         **source(model),
@@ -236,6 +244,17 @@ def completions(
                 )
                 for row in rows
             ]
+
+
+def _check_finite(
+    model: Bridge, prompt: Sequence[int], item: Completion, given: Sequence[Intervention]
+) -> None:
+    """Raise ``NumericsError`` if a token was drawn from logits that are not finite."""
+    n = next((i for i, x in enumerate(item.logprobs) if not math.isfinite(x)), None)
+    if n is not None:
+        read = [*prompt, *item.tokens[:n]]
+        where = f"after {n} tokens of a completion of prompt {item.prompt_index}"
+        raise not_finite(model, read, len(prompt), tuple(given), where)
 
 
 def check_room(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> None:

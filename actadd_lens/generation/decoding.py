@@ -123,6 +123,7 @@ def _complete_group(
     cached = own.supports("cache")
     run = own.run(tokens, mask, edits=edits.by_point, keep=1, use_cache=cached)
     later = decode_edits(model, steerings, edits.holds)
+    first = run.last_logits.to(tokens.device)  # the last layer's may be another
     runner, padded = fast_model(model, later.points), not bool(mask.all())
     begun = run.cache if cached else tokens
 
@@ -149,7 +150,7 @@ def _complete_group(
         places = torch.tensor([place for place, _ in chunk], device=tokens.device)
         streams = [random_stream(sampling.seed, chosen[p].prompt_index, s) for p, s in chunk]
         continued = _continue_rows(
-            step, places, run.last_logits[places], kv_cache.selected(begun, places),
+            step, places, first[places], kv_cache.selected(begun, places),
             mask[places], streams, sampling, ended, advance,
         )  # fmt: skip
         for (place, sample), (ids, logprobs) in zip(chunk, continued, strict=True):
@@ -177,7 +178,7 @@ def _continue_rows(
     whole_mask = torch.cat([mask, mask.new_ones(n_rows, n_new)], dim=1)
     active = torch.arange(n_rows, device=mask.device)
     for i in range(n_new):
-        logits = logits.float()
+        logits = logits.to(mask.device, torch.float32)
         adjusted = adjusted_logits(logits, counts, sampling)
         if sampling.greedy:
             chosen = greedy_tokens(adjusted)

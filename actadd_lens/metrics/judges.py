@@ -190,7 +190,7 @@ class Fluency:
                 rows[index], n_given[index] = row, max(1, n_shared)
         perplexities = [math.nan] * len(completions)
         if rows:
-            read = sequence_logprobs(self.judge, list(rows.values()))
+            read = sequence_logprobs(self.judge, list(rows.values()), strict=False)
             for index, logprobs in zip(rows, read, strict=True):
                 # The log-prob at k is of token k + 1: from the last given token on they count.
                 perplexities[index] = (-logprobs[n_given[index] - 1 :].mean()).exp().item()

@@ -9,11 +9,13 @@ Two habits of TransformerBridge make this file hard:
 """
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from actadd_lens.errors import LayerError, PromptError, VectorError
+from actadd_lens.errors import LayerError, ModelTypeError, PromptError, VectorError, called
 from actadd_lens.models import kv_cache
 from actadd_lens.models.base import Bridge, Edit, Feature, Pass, Start
 
@@ -58,8 +60,44 @@ def layer_of(name: str) -> int:
     return int(match.group(1))
 
 
+def is_bridge(value: object) -> bool:
+    """Whether a value is a TransformerBridge; there is none before TransformerLens is imported."""
+    module = sys.modules.get("transformer_lens.model_bridge")
+    return module is not None and isinstance(value, module.TransformerBridge)
+
+
+def check_model(model: object) -> None:
+    """Raise ``ModelTypeError`` unless ``model`` is a TransformerBridge.
+
+    The message says how to make one of what was given, or how the arguments belong.
+    """
+    if is_bridge(model):
+        return
+    function, parameters, values = called()
+    place = next((i for i, name in enumerate(parameters) if is_bridge(values.get(name))), None)
+    if place:
+        in_order = ", ".join(parameters[: place + 1])
+        remedy = f"the arguments are swapped: al.{function}({in_order})"
+    elif isinstance(model, (str, Path)):
+        remedy = f'load it first, model = al.load_model("{model}")'
+    elif hasattr(model, "hook_dict") and hasattr(model, "cfg"):
+        name = getattr(model.cfg, "model_name", "gpt2")
+        remedy = (
+            "this package is for the TransformerBridge of TransformerLens 4: "
+            f'model = al.load_model("{name}")'
+        )
+    elif isinstance(model, nn.Module):
+        remedy = "wrap it first, model = al.load_model(model, tokenizer=tokenizer)"
+    else:
+        remedy = 'give what load_model returns, e.g. model = al.load_model("gpt2")'
+    plain = isinstance(model, (str, Path)) or model is None
+    got = repr(model) if plain else f"a value of type {type(model).__name__}"
+    raise ModelTypeError(f"model is {got}, not a TransformerBridge: {remedy}")
+
+
 def check_layers(model: Bridge, layers: Sequence[int]) -> None:
     """Raise ``LayerError`` unless every layer is one of the model's."""
+    check_model(model)
     for layer in layers:
         if isinstance(layer, bool) or not hasattr(layer, "__index__"):
             raise LayerError(f"layer {layer!r} is no integer: give one, 0 is the first")
@@ -314,7 +352,8 @@ def direct_logits(model: Bridge, rows: Float[Tensor, "row d_model"]) -> Float[Te
         folded = norm.weight.float() + float(norm.uses_weight_offset)
         rows = rows.to(folded.device)
         centred = rows if norm.uses_rms_norm else rows - rows.mean(dim=1, keepdim=True)
-        read: Tensor = (centred * folded) @ unembed.W_U.float()
+        written = unembed.W_U.float()
+        read: Tensor = (centred * folded).to(written.device) @ written
         return read - read.mean(dim=1, keepdim=True)
 
 
@@ -337,9 +376,16 @@ def lens_logprobs(
 
 @dataclass(frozen=True)
 class BridgeModel:
-    """A TransformerBridge as the rest of the package sees it; implements ``base.Model``."""
+    """A TransformerBridge as the rest of the package sees it; implements ``base.Model``.
+
+    Raises:
+        ModelTypeError: Something else is given.
+    """
 
     bridge: Bridge
+
+    def __post_init__(self) -> None:
+        check_model(self.bridge)
 
     @property
     def name(self) -> str:
@@ -368,8 +414,9 @@ class BridgeModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters and stream."""
-        dtype: torch.dtype = self.bridge.cfg.dtype
+        """Of parameters and stream; the bridge's configuration may say otherwise."""
+        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        dtype: torch.dtype = next(floating, self.bridge.cfg.dtype)
         return dtype
 
     @property

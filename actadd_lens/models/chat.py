@@ -7,7 +7,7 @@ from typing import Any
 
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.bridge import BridgeModel, check_model
 from actadd_lens.models.tokens import Prompt, Span, check_context, covering
 
 
@@ -57,6 +57,7 @@ def chat(
     >>> [(role, model.tokenizer.decode(prompt[a:b]).strip()) for role, a, b in prompt.spans]
     [('user', 'I hate you')]
     """
+    check_model(model)
     turns = _turns(messages, system)
     name, tokenizer = BridgeModel(model).name, model.tokenizer
     if not getattr(tokenizer, "chat_template", None):

@@ -74,5 +74,5 @@ def keep_only(cache: Any, rows: Int[Tensor, "row"]) -> Any:
     """The same cache, changed in place, without all other rows; see ``selected``."""
     if isinstance(cache, Tensor):
         return cache[rows]
-    cache.reorder_cache(rows)
+    cache.reorder_cache(rows.cpu())  # a layer may be on another device than the rows
     return cache

@@ -1,14 +1,17 @@
 """Loading a model: the bundled one, a local directory, or a name on the hub."""
 
-import inspect
-from difflib import get_close_matches
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
-from actadd_lens.errors import ModelLoadError
+from actadd_lens.errors import ModelLoadError, unexpected_option
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import BridgeModel, is_bridge
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "checkpoint"
 
@@ -25,8 +28,9 @@ TOKENIZER_FILES = (
 
 
 def load_model(
-    name: str | Path = "testbed",
+    source: str | Path | nn.Module = "testbed",
     *,
+    tokenizer: Any = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     prepend_bos: bool | None = None,
@@ -35,12 +39,16 @@ def load_model(
     """Load a model for steering: raw weights, eval mode, no compatibility mode.
 
     Args:
-        name: "testbed" for the bundled model; a directory in the Hugging Face format, which is
-            read offline; else a name on the Hugging Face hub, e.g. "gpt2-xl".
-        device: Where to put it; TransformerLens chooses by default.
-        dtype: Of the parameters; float32 by default.
-        prepend_bos: Whether BOS is put in front of texts: ``model.cfg.default_prepend_bos``. None
-            keeps what TransformerLens has for the architecture.
+        source: "testbed" for the bundled model; a directory in the Hugging Face format, which is
+            read offline; a name on the Hugging Face hub, e.g. "gpt2-xl"; or a model that is loaded
+            already. A Hugging Face model is wrapped in place, so use it through the bridge from
+            then on. A TransformerBridge comes back as it is.
+        tokenizer: A tokenizer of transformers, for a source that has none.
+        device: Where to put it. By default TransformerLens chooses, and a model that is loaded
+            already stays where it is.
+        dtype: Of the parameters; float32 by default, and that of a model that is loaded already.
+        prepend_bos: Whether prompts begin with BOS (``cfg.default_prepend_bos``); by default as
+            TransformerLens has it for this model.
         **boot_options: Passed to ``TransformerBridge.boot_transformers``.
 
     Returns:
@@ -55,31 +63,116 @@ def load_model(
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    _check_options(boot_options, TransformerBridge.boot_transformers)
-    place = TESTBED if name == "testbed" else Path(name)
-    local = name == "testbed" or place.is_dir()
-    if local:
-        _check_directory(place, boot_options)
-    elif str(name).startswith(("/", ".", "~")) or str(name).endswith("/"):
+    options = {"tokenizer": tokenizer, "device": device, "dtype": dtype, **boot_options}
+    options = {name: value for name, value in options.items() if value is not None}
+    known = signature(TransformerBridge.boot_transformers).parameters.keys() - {"model_name"}
+    for option in sorted(boot_options.keys() - known):
+        raise unexpected_option(option, known, "option")
+    model: Any = source
+    if is_bridge(source):
+        if options:
+            raise ModelLoadError(
+                f"a TransformerBridge is loaded already, {', '.join(options)} cannot be applied: "
+                "leave it out, or load the model anew from its name"
+            )
+    else:
+        model = _booted(source, TransformerBridge.boot_transformers, options)
+    if prepend_bos is not None:
+        model.cfg.default_prepend_bos = prepend_bos
+    bridge: Bridge = model
+    return bridge
+
+
+def _booted(source: Any, boot: Any, options: dict[str, Any]) -> Bridge:
+    tried, local = str(source), False
+    if isinstance(source, nn.Module):
+        tried = _check_loaded(source, options)
+        if "device" in options or "dtype" in options:
+            source.to(device=options.get("device"), dtype=options.get("dtype"))
+        first = next(p for p in source.parameters() if p.is_floating_point())
+        options |= {"hf_model": source, "device": first.device, "dtype": first.dtype}
+    elif not isinstance(source, (str, Path)):
         raise ModelLoadError(
-            f"no directory {name}: give one that save_pretrained wrote, or a name on the "
-            "Hugging Face hub"
+            f"cannot load a {type(source).__name__}: give a name, a directory, or a loaded model"
         )
-    if dtype is not None:
-        boot_options["dtype"] = dtype
-    tried = str(place) if local else str(name)
+    else:
+        place = TESTBED if source == "testbed" else Path(source)
+        local = source == "testbed" or place.is_dir()
+        if local:
+            tried = str(place)
+            _check_directory(place, options)
+        elif tried.startswith(("/", ".", "~")) or tried.endswith("/"):
+            raise ModelLoadError(
+                f"no directory {source}: give one that save_pretrained wrote, or a name on the "
+                "Hugging Face hub"
+            )
     try:
-        with torch.random.fork_rng(devices=[]):  # transformers draws weights it then overwrites
-            model = TransformerBridge.boot_transformers(tried, device=device, **boot_options)
+        # transformers draws weights that it then overwrites.
+        with torch.random.fork_rng(devices=[]), TemporaryDirectory() as directory:
+            if "tokenizer" in options:
+                options["tokenizer"] = _reloaded(options["tokenizer"], directory)
+            model: Bridge = boot(tried, **options)
     except Exception as error:  # whatever is wrong inside, the caller asked for a model
         raise ModelLoadError(_explain(tried, local, error)) from error
-    if name == "testbed":
-        model.cfg.model_name = name  # in messages and provenance, not where it is installed
-    if prepend_bos is not None:
-        model.cfg.default_prepend_bos = bool(prepend_bos)
+    if source == "testbed":
+        model.cfg.model_name = source  # in messages and provenance, not where it is installed
+    model.cfg.dtype = BridgeModel(model).dtype
     model.eval()
     model.original_model.eval()
     return model
+
+
+def _check_loaded(model: nn.Module, options: Mapping[str, Any]) -> str:
+    """What a loaded Hugging Face model is called."""
+    kind = type(model).__name__
+    if not hasattr(model, "config"):
+        raise ModelLoadError(f"cannot load a {kind}: it is not a model of transformers")
+    if any(type(part).__module__.startswith("transformer_lens") for part in model.modules()):
+        raise ModelLoadError(
+            f"this {kind} is part of a TransformerBridge already, and the hooks of both would fire:"
+            " use that bridge, or load the model anew"
+        )
+    if "tokenizer" not in options:
+        raise ModelLoadError(
+            f"a loaded {kind} has no tokenizer: al.load_model(model, tokenizer=tokenizer), e.g. "
+            "with transformers.AutoTokenizer.from_pretrained(name)"
+        )
+    return str(getattr(model.config, "_name_or_path", "") or kind)
+
+
+def _reloaded(tokenizer: Any, directory: str) -> Any:
+    """The same tokenizer, read from a directory.
+
+    TransformerLens 4.3 reads a tokenizer that has BOS anew by its ``init_kwargs["name_or_path"]``
+    (``utilities/tokenize_utils.py``, ``get_tokenizer_with_bos``). One that was built in memory has
+    none (``KeyError``), and of any other the caller's changes would be lost.
+    """
+    if tokenizer.bos_token is None:
+        return tokenizer
+    tokenizer.save_pretrained(directory)
+    return type(tokenizer).from_pretrained(directory)
+
+
+def same_model(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two provenances (see ``vectors.provenance.source``) can be of one model.
+
+    One directory can be spelt in several ways, be moved, or hold what is on the hub. So names are
+    of one model if their last parts are equal, unless both are directories here and differ. What
+    one of them does not say is not compared.
+
+    >>> same_model({"model": "openai-community/gpt2"}, {"model": "/models/gpt2/"})
+    True
+    """
+    sizes = [x.get("n_layers") for x in (a, b)]
+    names = [x.get("model") for x in (a, b)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        return False
+    if names[0] == names[1] or not all(isinstance(name, str) for name in names):
+        return True
+    places = [TESTBED if name == "testbed" else Path(str(name)) for name in names]
+    if all(place.is_dir() for place in places):
+        return places[0].samefile(places[1])
+    return places[0].resolve().name == places[1].resolve().name
 
 
 def random_model(
@@ -117,16 +210,7 @@ def random_model(
     return load_model(name, device=like.cfg.device, hf_model=plain, tokenizer=tokenizer)
 
 
-def _check_options(options: dict[str, Any], boot: Any) -> None:
-    known = [name for name in inspect.signature(boot).parameters if name != "model_name"]
-    for option in options:
-        if option not in known:
-            close = get_close_matches(option, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise TypeError(f"load_model() got an unexpected option {option!r}: {hint}")
-
-
-def _check_directory(place: Path, options: dict[str, Any]) -> None:
+def _check_directory(place: Path, options: Mapping[str, Any]) -> None:
     if not (place / "config.json").is_file() and "hf_model" not in options:
         raise ModelLoadError(
             f"no model in {place}: config.json is missing; give a directory that "

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.bridge import BridgeModel, check_model
 
 PromptLike: TypeAlias = Any
 """A prompt as a caller gives it: a text, token ids (a list of integers or a tensor [pos]), or what
@@ -138,6 +138,7 @@ def as_prompts(model: Bridge, prompts: Prompts, what: str = "prompt") -> list[Pr
     Raises:
         PromptError: No prompt, an empty one, one beyond the context, or something else.
     """
+    check_model(model)
     found = [
         as_prompt(model, item, f"{what} {index}") for index, item in enumerate(_several(prompts))
     ]
@@ -227,6 +228,7 @@ def encode(model: Bridge, text: str) -> list[int]:
     A text that begins with BOS, spelt out, gets no second one. Where a tokenizer has no BOS,
     TransformerLens takes EOS for it.
     """
+    check_model(model)
     bos = model.tokenizer.bos_token
     prepend = bool(model.cfg.default_prepend_bos and bos) and not text.lstrip().startswith(bos)
     ids = model.to_tokens(text, prepend_bos=prepend, truncate=False)[0]

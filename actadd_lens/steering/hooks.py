@@ -7,8 +7,9 @@ a batch may be steered by something else;
 ``steer`` and ``fwd_hooks`` serve passes that a caller makes.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,10 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from actadd_lens.errors import PositionError, VectorError
+from actadd_lens.errors import ModelMismatchWarning, PositionError, VectorError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, Hook
+from actadd_lens.models.load import same_model
 from actadd_lens.models.plain import BareModel, entering, is_bare
 from actadd_lens.models.tokens import as_prompt
 from actadd_lens.models.watch import Call, check_mask, watched
@@ -38,14 +40,26 @@ from actadd_lens.steering.interventions import (
 )
 
 
-def as_interventions(model: Bridge, steering: Steering) -> tuple[Intervention, ...]:
+def as_interventions(
+    model: Bridge, steering: Steering, *, warn: bool = True
+) -> tuple[Intervention, ...]:
     """The interventions of ``steering``, each of them fit for ``model``.
 
+    Args:
+        model: Any TransformerBridge.
+        steering: An intervention, several, or None.
+        warn: Whether to warn of vectors that were read from another model, or are zero. A function
+            that a user calls does so once.
+
     Raises:
+        ModelTypeError: Something else in the model's place.
         VectorError: Not an intervention, or one of another width.
         LayerError: A layer or hook point that the model does not have.
     """
-    return _fitting(BridgeModel(model), steering)
+    given = _fitting(BridgeModel(model), steering)
+    if warn:
+        _warn_of(BridgeModel(model), given)
+    return given
 
 
 def _fitting(own: BridgeModel | BareModel, steering: Steering) -> tuple[Intervention, ...]:
@@ -78,6 +92,42 @@ def _fitting(own: BridgeModel | BareModel, steering: Steering) -> tuple[Interven
                     "from this model"
                 )
     return given
+
+
+def _warn_of(own: BridgeModel, given: Sequence[Any]) -> None:
+    """Warn of vectors of another model, and of those that are zero by themselves, once each."""
+    here = {"model": own.name, "n_layers": own.n_layers}
+    found: dict[str, type[Warning]] = {}
+    for item in given:
+        while hasattr(item, "inner"):  # an intervention around another one
+            item = item.inner
+        origin = getattr(item, "provenance", None)
+        origin = origin if isinstance(origin, Mapping) else {}
+        if not same_model(origin, here):
+            text = (
+                f"a vector of the model {origin['model']!r} steers {own.name!r}: the directions of "
+                "one model are not those of another, extract it from this one"
+            )
+            found[text] = ModelMismatchWarning
+        rows = getattr(item, "rows", None)
+        if isinstance(rows, Tensor) and not (
+            rows.requires_grad or rows.any() or _made_zero(origin)
+        ):
+            text = f"the vector {item!r} is zero, so it changes nothing: steer with another"
+            found[text] = UserWarning
+    for text, category in found.items():
+        warnings.warn(text, category, stacklevel=3)
+
+
+def _made_zero(origin: Mapping[str, Any]) -> bool:
+    """Whether a vector became zero by a coefficient or a difference, which is meant."""
+    steps = origin.get("steps")
+    scales = [
+        step["scale"]
+        for step in (steps if isinstance(steps, list) else [])
+        if isinstance(step, dict) and isinstance(step.get("scale"), (int, float))
+    ]
+    return origin.get("kind") == "sum" or any(abs(scale) < 1e-30 for scale in scales)
 
 
 def check_fit(prompts: Sequence[Sequence[int]], interventions: Sequence[Intervention]) -> None:
@@ -158,7 +208,7 @@ def prompt_edits(
     holds: dict[int, Tensor] = {}
     points: dict[str, list[Edit]] = {}
     for rows in alike.values():
-        items = as_interventions(model, steerings[rows[0]])
+        items = as_interventions(model, steerings[rows[0]], warn=False)
         for item in conditions_of(items):
             holds.setdefault(id(item), torch.zeros(len(mask), dtype=torch.bool))
         own = None if prompts is None else [prompts[row] for row in rows]
@@ -404,7 +454,7 @@ def decode_edits(
     for row, steering in enumerate(steerings):
         items = [
             item
-            for item in as_interventions(model, steering)
+            for item in as_interventions(model, steering, warn=False)
             if positions.parse(item.position).steers_generated
             and not (isinstance(item, When) and holds and not bool(holds[id(item)][row]))
         ]
@@ -446,13 +496,13 @@ def joined_edits(
     return {name: edit_of(name) for name in {**prompt, **generated}}
 
 
-@contextmanager
-def steer(model: Bridge, steering: Steering) -> Iterator[None]:
+def steer(model: Bridge, steering: Steering) -> AbstractContextManager[None]:
     """Steer every forward pass and cached generation of this thread inside the block.
 
-    Steering contexts nest and add up. On exit, also by an exception, the model is as it was, the
-    caller's own hooks included. Padding is taken from the attention mask, or from the strings when
-    the bridge pads them itself; a tensor of tokens without a mask has no padding.
+    Steering contexts nest and add up; one that is never entered warns. On exit, also by an
+    exception, the model is as it was, the caller's own hooks included. Padding is taken from the
+    attention mask, or from the strings when the bridge pads them itself; a tensor of tokens without
+    a mask has no padding. Gradients flow to rows that require them.
 
     A pass on a filled cache is a decode step if it has one token, and a chat's next turn if it has
     several. "front" and integers from 0 on count from the first token of the whole context; the
@@ -478,20 +528,56 @@ def steer(model: Bridge, steering: Steering) -> Iterator[None]:
     >>> torch.equal(clean, steered), torch.equal(clean, model("I hate you"))
     (False, True)
     """
+    if is_bare(model):
+        bare = BareModel.of(model)
+        return _Steered(partial(_steered, model, bare, _fitting(bare, steering)))
+    return _Steered(partial(_steered, model, model, as_interventions(model, steering)))
+
+
+@contextmanager
+def _steered(
+    watch: Any, model: Bridge | BareModel, interventions: Sequence[Intervention]
+) -> Iterator[None]:
     with ExitStack() as stack:
-        if is_bare(model):
-            bare = BareModel.of(model)
-            given = _fitting(bare, steering)
-            current = stack.enter_context(watched(model))
-            edits = _call_edits(bare, given, current)
-            at = [(bare.entered(name), edit) for name, edit in edits]
-            stack.enter_context(entering(bare.blocks, at))
+        edits = _call_edits(model, interventions, stack.enter_context(watched(watch)))
+        if isinstance(model, BareModel):
+            at = [(model.entered(name), edit) for name, edit in edits]
+            stack.enter_context(entering(model.blocks, at))
         else:
-            given = as_interventions(model, steering)
-            current = stack.enter_context(watched(model))
-            hooks = [(name, _checked(edit)) for name, edit in _call_edits(model, given, current)]
+            hooks = [(name, _checked(edit)) for name, edit in edits]
             stack.enter_context(bridge.attached(model, hooks))
         yield
+
+
+class _Steered(ContextDecorator, AbstractContextManager[None]):
+    """A steering context; it warns if it is dropped without having been entered."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self.make = make
+        self.used = False
+        self.entered: list[AbstractContextManager[None]] = []
+
+    def __call__(self, function: Any) -> Any:
+        self.used = True
+        return super().__call__(function)
+
+    def __enter__(self) -> None:
+        self.used = True
+        context = self.make()
+        context.__enter__()
+        self.entered.append(context)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.entered.pop().__exit__(*error)
+
+    def __del__(self) -> None:
+        if not self.used:
+            warnings.warn(
+                "al.steer(...) was never entered, so nothing was steered: write "
+                "`with al.steer(...):` around the passes",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def fwd_hooks(
@@ -515,8 +601,9 @@ def fwd_hooks(
     >>> vector = SteeringVector.from_pair(model, ("Love", "Hate"), layer=1)
     >>> logits = model.run_with_hooks("I hate you", fwd_hooks=fwd_hooks(model, 5 * vector))
     """
+    interventions = as_interventions(model, steering)
     call = Call(real=None if attention_mask is None else attention_mask.bool())
-    interventions, seen = as_interventions(model, steering), [call]
+    seen = [call]
 
     def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - passed by name
         seen[:] = [replace(call, tokens=tensor)]

@@ -172,8 +172,13 @@ def in_range(stream: Tensor, total: Tensor | None) -> Tensor:
 def add(
     stream: Float[Tensor, "*batch d_model"], total: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
-    """Add in the stream's dtype; elements that get nothing keep their bits."""
-    cast = total.to(stream.dtype)
+    """Add in the stream's dtype and place; elements that get nothing keep their bits.
+
+    If a gradient flows to what is added, it flows to its zeros too.
+    """
+    cast = total.to(stream.device, stream.dtype)
+    if cast.requires_grad and torch.is_grad_enabled():
+        return stream + cast
     return torch.where(cast == 0, stream, stream + cast)
 
 
@@ -428,9 +433,9 @@ class KeepNorm(_Around):
         edited = _alone(self.of, before, at)
         # In double precision: the square of a large coefficient is beyond single.
         old, new = (x.double().norm(dim=-1, keepdim=True) for x in (before, edited))
+        # Where nothing was changed, the factor is 1.
         scaled = (edited * (old / new.clamp_min(1e-300))).to(stream.dtype)
-        changed = (edited != before).any(dim=-1, keepdim=True)
-        return torch.where(at[..., None] & changed, scaled, stream)
+        return torch.where(at[..., None], scaled, stream)
 
     def identity(self) -> dict[str, Any]:
         """See ``Intervention``."""

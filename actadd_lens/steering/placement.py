@@ -52,7 +52,7 @@ def placement(model: Bridge, steering: Steering, prompts: Prompts) -> DataFrame:
     """
     import pandas as pd
 
-    given = as_interventions(model, steering)
+    given = as_interventions(model, steering, warn=False)
     if not given:
         raise VectorError("no vector to place: give at least one")
     lines: list[tuple[int, int, int, str, int | None, float]] = []

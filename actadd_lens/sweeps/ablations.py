@@ -380,6 +380,7 @@ def pair_variance(
     >>> result.cosines.shape
     (2, 2)
     """
+    bridge.check_model(model)
     named = labelled(pairs)
     if len(named) < 2:
         raise SweepError(f"a variance over pairs needs two at least, not {len(named)}")
@@ -509,6 +510,7 @@ def described(vector: SteeringVector) -> dict[str, Any]:
 
 def _check_vector(model: Bridge, vector: SteeringVector) -> None:
     """Raise ``VectorError`` or ``LayerError`` unless it is one vector, fit for the model."""
+    bridge.check_model(model)
     if not isinstance(vector, SteeringVector):
         raise VectorError(
             f"one SteeringVector is taken apart, not a {type(vector).__name__}: extract it first"

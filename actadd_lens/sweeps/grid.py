@@ -10,7 +10,9 @@ from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import check_model
 from actadd_lens.models.tokens import PromptLike, Prompts
+from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.interventions import Intervention
 from actadd_lens.steering.positions import SINK, PositionLike, parse
 from actadd_lens.sweeps.configurations import (
@@ -119,15 +121,17 @@ def sweep(
     4
     """
     # Before anything is extracted, what can be wrong with the rest.
+    check_model(model)
     resolve(model, metrics, samples)
     sampling_of(samples, seed, sampling)
     sources, tried = sources_of(model, what, layers)
+    steering = [i for s in sources.values() if isinstance(s, Mapping) for i in s.values()]
+    as_interventions(model, steering)
     factors = None if coefficients is None else numbers("coefficients", coefficients)
     places = None if positions is None else as_list("positions", positions)
     places = None if places is None else [parse(position).position for position in places]
     names, lenient = as_list("controls", controls), controls is DEFAULT
     configurations = grid(model, sources, tried, factors, places, names, seed=seed, lenient=lenient)
-    steering = [i for s in sources.values() if isinstance(s, Mapping) for i in s.values()]
     settings = {
         "kind": "sweep",
         "vectors": [

@@ -29,7 +29,7 @@ from torch.linalg import vector_norm
 
 from actadd_lens.analysis.logprobs import rows_end
 from actadd_lens.display import bar
-from actadd_lens.errors import MetricError, SweepError, require_count
+from actadd_lens.errors import MetricError, SweepError, require_count, unexpected_option
 from actadd_lens.generation.completions import Completion, check_room, completions
 from actadd_lens.generation.decoding import Request
 from actadd_lens.generation.sampling import Sampling
@@ -231,10 +231,17 @@ def sampling_of(samples: int, seed: int, options: Mapping[str, Any]) -> tuple[Sa
     """How completions are drawn, and how many at once."""
     unknown = sorted(options.keys() - OPTIONS)
     if unknown:
-        raise TypeError(
-            f"unexpected keyword argument {unknown[0]!r}: beside those of the function there are "
-            f"store, progress, batch_tokens, samples, seed and {', '.join(sorted(OPTIONS))}"
-        )
+        own = {
+            "model",
+            "prompts",
+            "metrics",
+            "samples",
+            "seed",
+            "store",
+            "progress",
+            "batch_tokens",
+        }
+        raise unexpected_option(unknown[0], OPTIONS | own)
     options = dict(options)
     batch_size = options.pop("batch_size", None)
     if batch_size is not None:
@@ -258,9 +265,9 @@ def _tokens(
         if run.prefix:
             longer = [prefixed(model, run.prompted(""), prompt) for prompt in bare]
             rows = as_prompts(model, longer)
-        check_fit(rows, as_interventions(model, run.steering))
+        check_fit(rows, as_interventions(model, run.steering, warn=False))
         vectors = [item.rows for item in run.steering if hasattr(item, "rows")]
-        reach = max((float(own.abs().max()) for own in vectors), default=0.0)
+        reach = max((own.abs().max().item() for own in vectors), default=0.0)
         if reach > largest:
             where = ", ".join(f"{k} {v}" for k, v in labels[run].items() if v is not None)
             raise SweepError(
@@ -380,7 +387,7 @@ def group_pass(
             applied(
                 stream,
                 run.steering,
-                tokens_edited(run.steering, real, batch.prompts, batch.contents),
+                tokens_edited(run.steering, real.to(stream.device), batch.prompts, batch.contents),
             )
             for run in runs
         ]
@@ -437,7 +444,9 @@ def _doses(run: Run, batch: Batch) -> list[float]:
         if not of_stream or conditions_of(together):
             # It edits a tensor that is not the stream, or may not edit anything.
             return [math.nan] * len(batch.prompts)
-        at = tokens_edited(together, batch.mask.bool(), batch.prompts, batch.contents)
+        at = tokens_edited(
+            together, batch.mask.bool().to(stream.device), batch.prompts, batch.contents
+        )
         if all(item.additive for item in together):
             change = added(together, at, stream.shape[-1])
         else:  # what else is done to a stream depends on it
@@ -506,11 +515,12 @@ def completion_rows(
 
 
 def judge(metric: Metric, items: Sequence[Completion]) -> list[float]:
-    """One value of a completion metric for each completion."""
+    """One value of a completion metric for each completion; NaN if its logits were not finite."""
     values = [float(value) for value in metric(items)]
     if len(values) != len(items):
         raise MetricError(
             f"{metric.name} gave {len(values)} values for {len(items)} completions: "
             "it must give one for each"
         )
-    return values
+    finite = [all(map(math.isfinite, item.logprobs)) for item in items]
+    return [value if fine else math.nan for value, fine in zip(values, finite, strict=True)]

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from actadd_lens.errors import PromptError
+from actadd_lens.errors import LayerError, PromptError
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge
+from actadd_lens.models.bridge import check_model
 from actadd_lens.models.tokens import PromptLike
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
@@ -42,8 +43,22 @@ def extract(
     >>> [vector.hook_point for vector in vectors.values()]
     ['blocks.1.hook_resid_pre', 'blocks.2.hook_resid_pre']
     """
+    check_model(model)
+    if all(isinstance(given, str) for given in (pair, layers)):
+        raise PromptError(
+            f"the pair is given as two arguments: al.extract(model, ({pair!r}, {layers!r}))"
+        )
+    if isinstance(layers, int):
+        raise LayerError(f"layers is {layers}: give a list, [{layers}]")
     wanted = activations.wanted_layers(model, layers)
-    return contrasts(model, as_pair(pair), wanted, site) if wanted else {}
+    return ByLayer(contrasts(model, as_pair(pair), wanted, site) if wanted else {})
+
+
+class ByLayer(dict[int, SteeringVector]):
+    """Vectors by layer; asked for another layer, it says which there are."""
+
+    def __missing__(self, layer: object) -> SteeringVector:
+        raise KeyError(f"no vector of layer {layer!r}: there are {', '.join(map(str, self))}")
 
 
 def mean_difference(

@@ -141,7 +141,7 @@ def dose(model: Bridge, vectors: Steering, prompts: Prompts) -> DataFrame:
     norms = activations.prompt_streams(model, sequences, names, take=_norms)
     lines = []
     for index, which, row, position in placed:
-        added = float(given[which].norms()[row])
+        added = given[which].norms()[row].item()
         there = float(norms[index][names.index(streams[which]), position])
         where = (sequences[index].label, index, which, given[which].layer, row, position)
         lines.append((*where, added, there))

@@ -1,9 +1,10 @@
 """Where a vector comes from: plain JSON that is carried along, saved, and told when it is shown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
+from reprlib import repr as short
 from typing import Any
 
 from actadd_lens import __version__
@@ -21,6 +22,7 @@ def source(model: Bridge) -> dict[str, Any]:
     versions = {"actadd-lens": __version__} | {name: version(name) for name in packages}
     return {
         "model": own.name,
+        "n_layers": own.n_layers,
         "dtype": str(own.dtype).removeprefix("torch."),
         "processed_weights": own.has_processed_weights,
         "versions": versions,
@@ -100,7 +102,7 @@ def summed(a: Mapping[str, Any], b: Mapping[str, Any], sign: float) -> dict[str,
 
 _LONG = 10_000
 """Characters of an origin within a sum."""
-_OF_MODEL = ("model", "dtype", "processed_weights", "versions")
+_OF_MODEL = ("model", "n_layers", "dtype", "processed_weights", "versions")
 
 
 def _terms_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -122,9 +124,8 @@ def label_of(provenance: Mapping[str, Any]) -> str:
     "'Love' - 'Hate'"
     """
     kind, terms = provenance.get("kind", "vector"), provenance.get("terms")
-    if kind == "sum" and isinstance(terms, list) and terms:
-        named = [f"{term['coefficient']:g} x ({label_of(term['of'])})" for term in terms[:3]]
-        return " + ".join(named) + (f" + {len(terms) - 3} more" if len(terms) > 3 else "")
+    if kind == "sum" and isinstance(terms, list):
+        return _sum(terms)
     parts = {"pair": ["positive", "negative"], "prompt": ["prompt"]}
     names = parts.get(kind, []) if isinstance(kind, str) else []
     if not names or any(name not in provenance for name in names):
@@ -132,19 +133,73 @@ def label_of(provenance: Mapping[str, Any]) -> str:
     return " - ".join(repr(provenance[name]) for name in names)
 
 
+_OPERATIONS = {
+    "with_rows": "rows {} of",
+    "with_dims": "dimensions {} of",
+    "random_like": "random (seed {}), as long as",
+    "shuffled": "shuffled (seed {})",
+    "collapse": "{} row of",
+}
+"""What was done to a vector, in words; what is not here does not change the rows."""
+_TERMS = 4
+"""Terms of a sum that are shown."""
+
+
+def expression(provenance: Mapping[str, Any]) -> str:
+    """A vector as a term: what it is made of, and what was done to it since.
+
+    >>> expression({"kind": "pair", "positive": "Love", "negative": "Hate"})
+    "'Love' - 'Hate'"
+    >>> both = summed({"kind": "mine"}, {"kind": "yours"}, -2)
+    >>> expression({**both, "steps": [{"scale": 0.5}]})
+    '0.5 x (mine - 2 x yours)'
+    """
+    return _term(provenance)[0]
+
+
+def _term(provenance: Mapping[str, Any]) -> tuple[str, bool]:
+    """The text of ``expression``, and whether it is a sum or a difference."""
+    several = provenance.get("kind") == "pair"
+    text = label_of(provenance)
+    terms = provenance.get("terms")
+    if provenance.get("kind") == "sum" and isinstance(terms, list):
+        text, several = _sum(terms), len(terms) > 1
+    for step in steps_of(provenance):
+        for name, value in step.items():
+            if name == "scale" and isinstance(value, (int, float)) and value != 1:
+                text, several = f"{value:g} x {_grouped(text, several)}", False
+            elif name in _OPERATIONS:
+                done = _OPERATIONS[name].format(value if isinstance(value, str) else short(value))
+                text, several = f"{done} {_grouped(text, several)}", False
+    return text, several
+
+
+def _sum(terms: Sequence[Mapping[str, Any]]) -> str:
+    """A linear combination; of many terms the first ones and the last."""
+    shown = [*terms[: _TERMS - 2], *terms[-1:]] if len(terms) > _TERMS else terms
+    parts: list[str] = []
+    for term in shown:
+        factor, text = float(term["coefficient"]), _grouped(*_term(term["of"]))
+        size = "" if abs(factor) == 1 else f"{abs(factor):g} x "
+        parts.append(f"{'-' if factor < 0 else '+'} {size}{text}")
+    if len(terms) > len(shown):
+        parts.insert(-1, f"... ({len(terms)} terms)")
+    return " ".join(parts).removeprefix("+ ")
+
+
+def _grouped(text: str, several: bool) -> str:
+    return f"({text})" if several else text
+
+
 def described(hook_point: str, position: PositionLike, provenance: Mapping[str, Any]) -> str:
-    """A vector in a line: what it is made of, the steps since, and where it acts.
+    """A vector in a line: what it is made of, and where it acts.
 
     >>> described("blocks.1.hook_resid_pre", "front", {"kind": "mine", "steps": [{"scale": 2.0}]})
-    "mine; scale 2.0; blocks.1.hook_resid_pre, position 'front'"
+    '2 x mine at blocks.1.hook_resid_pre, front'
     """
-    steps = [
-        name if isinstance(value, Mapping) else f"{name} {value}"
-        for step in steps_of(provenance)
-        for name, value in step.items()
-    ]
-    place = positions.parse(position).label
-    return "; ".join([label_of(provenance), *steps, f"{hook_point}, position {place!r}"])
+    label = positions.parse(position).label
+    place = label if isinstance(label, str) else f"position {label}"
+    return f"{expression(provenance)} at {hook_point}, {place}"
 
 
 def as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
@@ -19,10 +20,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from actadd_lens import display
-from actadd_lens.errors import ActAddError, VectorError, VectorFileError
+from actadd_lens.errors import ActAddError, ModelMismatchWarning, VectorError, VectorFileError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import check_layers, layer_of
+from actadd_lens.models.bridge import check_layers, check_model, layer_of
 from actadd_lens.models.bridge import hook_point as hook_point_of
+from actadd_lens.models.load import same_model
 from actadd_lens.models.tokens import PromptLike, as_prompt, check_context, token_texts
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions
@@ -47,13 +49,18 @@ class Cache(Protocol):
     def __getitem__(self, name: str, /) -> Tensor: ...
 
 
+class OperandError(VectorError, TypeError):
+    """Something of a type that the algebra does not take, so also a ``TypeError``."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SteeringVector:
     """Rows to add to the residual stream, and where.
 
     Rows are a private float32 copy on the CPU; they are cast and moved when they are added to a
-    stream. Do not edit them in place: edit ``v.rows.clone()``. Two vectors are equal when their
-    rows, hook points and positions are.
+    stream. Do not edit them in place: edit ``v.rows.clone()``. Gradients flow to the tensor that
+    rows were given as, if it requires them. Two vectors are equal when their rows, hook points and
+    positions are.
 
     >>> v = SteeringVector(torch.ones(2, 4), "blocks.1.hook_resid_pre")
     >>> (3 * v).norms()
@@ -82,13 +89,14 @@ class SteeringVector:
     """Where the rows come from, and the steps since: plain JSON."""
 
     additive: ClassVar[bool] = True
+    __array_ufunc__: ClassVar[None] = None  # so that an array of numpy leaves ``*`` to the vector
 
     def __post_init__(self) -> None:
         if not isinstance(self.rows, Tensor):
             raise VectorError(
                 f"rows are a {type(self.rows).__name__}: give a tensor [pos, d_model]"
             )
-        rows = self.rows.detach().to("cpu", torch.float32, copy=True)
+        rows = self.rows.to("cpu", torch.float32, copy=True)
         if rows.ndim != 2 or not rows.numel():
             raise VectorError(
                 f"rows have shape {tuple(rows.shape)}: give at least one row, [pos, d_model]"
@@ -122,6 +130,7 @@ class SteeringVector:
         >>> vector.layer, float(vector.norms()[0])
         (1, 0.0)
         """
+        check_model(model)
         return contrasts(model, as_pair(pair), [layer])[layer]
 
     @classmethod
@@ -175,7 +184,8 @@ class SteeringVector:
                 f"the caches hold {tuple(plus.shape)} and {tuple(minus.shape)} at {hook_point}: "
                 "pad the shorter prompt to as many tokens"
             )
-        return cls(plus.float() - minus.float(), hook_point, provenance={"kind": "caches"})
+        rows = plus.detach().float() - minus.detach().float()
+        return cls(rows, hook_point, provenance={"kind": "caches"})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "SteeringVector":
@@ -202,7 +212,7 @@ class SteeringVector:
             "position": positions.parse(self.position).saved,
             "provenance": self.provenance,
         }
-        files.save_rows(path, self.rows, metadata)
+        files.save_rows(path, self.rows.detach(), metadata)
 
     @property
     def layer(self) -> int:
@@ -232,7 +242,7 @@ class SteeringVector:
 
     def identity(self) -> dict[str, Any]:
         """Where it acts and a hash of its rows (see ``Intervention``)."""
-        digest = hashlib.sha256(self.rows.numpy().tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256(self.rows.detach().numpy().tobytes()).hexdigest()[:16]
         return {
             "kind": "SteeringVector",
             "hook_point": self.hook_point,
@@ -295,8 +305,9 @@ class SteeringVector:
         missing = [row for row in chosen if not -len(self.rows) <= row < len(self.rows)]
         if missing:
             raise VectorError(f"no rows {missing}: the vector has {len(self.rows)} rows")
-        rows = torch.zeros_like(self.rows)
-        rows[chosen] = self.rows[chosen]
+        which_rows = torch.zeros(self.n_rows, 1, dtype=torch.bool)
+        which_rows[chosen] = True
+        rows = self.rows.where(which_rows, 0)
         return self._step({"with_rows": chosen}, rows=rows)
 
     def with_dims(self, which: slice | Iterable[SupportsIndex]) -> "SteeringVector":
@@ -320,8 +331,9 @@ class SteeringVector:
         missing = [dim for dim in dims if not -width <= dim < width]
         if missing:
             raise VectorError(f"no dimensions {missing}: the stream has {width}")
-        rows = torch.zeros_like(self.rows)
-        rows[:, dims] = self.rows[:, dims]
+        which_dims = torch.zeros(width, dtype=torch.bool)
+        which_dims[dims] = True
+        rows = self.rows.where(which_dims, 0)
         spelt = [which.start, which.stop, which.step] if isinstance(which, slice) else dims
         return self._step({"with_dims": spelt}, rows=rows)
 
@@ -336,7 +348,7 @@ class SteeringVector:
         """
         generator = torch.Generator().manual_seed(index(seed))
         noise = torch.randn(self.rows.shape, generator=generator, dtype=torch.float64)
-        scale = self.norms().double() / torch.linalg.vector_norm(noise, dim=1)
+        scale = self.norms().detach().double() / torch.linalg.vector_norm(noise, dim=1)
         rows = einsum(noise, scale, "pos d_model, pos -> pos d_model").float()
         return self._step({"random_like": index(seed)}, rows=rows)
 
@@ -376,9 +388,7 @@ class SteeringVector:
         return self._step({"collapse": how}, rows=mean if how == "mean" else self.rows[-1:])
 
     def __mul__(self, coefficient: SupportsFloat) -> "SteeringVector":
-        if isinstance(coefficient, str):
-            return NotImplemented
-        factor = float(coefficient)
+        factor = _number(coefficient)
         if not math.isfinite(factor):
             raise VectorError(f"coefficient {factor} is not finite: give a number")
         return self._step({"scale": factor}, rows=self.rows * factor)
@@ -386,11 +396,10 @@ class SteeringVector:
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: SupportsFloat) -> "SteeringVector":
-        if isinstance(divisor, str):
-            return NotImplemented
-        if not float(divisor):
+        number = _number(divisor)
+        if not number:
             raise VectorError("cannot divide a vector by 0: give another number")
-        return self * (1 / float(divisor))
+        return self * (1 / number)
 
     def __neg__(self) -> "SteeringVector":
         return self * -1.0
@@ -398,9 +407,8 @@ class SteeringVector:
     def __add__(self, other: "SteeringVector") -> "SteeringVector":
         return self._combine(other, "add", 1.0)
 
-    def __radd__(self, other: object) -> "SteeringVector":
-        """So that ``sum([v, w])`` works, which begins with 0."""
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+    def __radd__(self, other: Any) -> "SteeringVector":
+        return self if isinstance(other, int) and other == 0 else self + other  # for ``sum``
 
     def __sub__(self, other: "SteeringVector") -> "SteeringVector":
         return self._combine(other, "subtract", -1.0)
@@ -418,12 +426,8 @@ class SteeringVector:
         return hash((self.hook_point, self.position, self.rows.shape))
 
     def __repr__(self) -> str:
-        n_rows, width = self.rows.shape
-        norms = ", ".join(f"{norm:.3g}" for norm in self.norms())
-        return (
-            f"SteeringVector({n_rows} x {width} at {self.hook_point}, "
-            f"position={self.position!r}, norms=[{norms}])"
-        )
+        rows = "1 row" if self.n_rows == 1 else f"{self.n_rows} rows"
+        return f"{described(self.hook_point, self.position, self.provenance)}, {rows}"
 
     def _repr_html_(self) -> str:
         norms, texts = self.norms().tolist(), texts_of_rows(self.provenance, len(self.rows))
@@ -441,7 +445,17 @@ class SteeringVector:
 
     def _combine(self, other: "SteeringVector", name: str, sign: float) -> "SteeringVector":
         if not isinstance(other, SteeringVector):
-            return NotImplemented
+            raise OperandError(
+                f"cannot {name} {other!r}: give a SteeringVector, or steer with a list of several"
+            )
+        if not same_model(self.provenance, other.provenance):
+            models = " and ".join(repr(v.provenance["model"]) for v in (self, other))
+            warnings.warn(
+                f"vectors of the models {models} are combined: the directions of one model are not "
+                "those of another, extract both from one",
+                ModelMismatchWarning,
+                stacklevel=3,
+            )
         for what in ("hook_point", "position"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
@@ -471,7 +485,7 @@ def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
         LayerError: A layer or hook point that the model does not have.
     """
     found: list[SteeringVector] = []
-    for item in as_interventions(model, steering):
+    for item in as_interventions(model, steering, warn=False):
         if not isinstance(item, SteeringVector):
             raise VectorError(f"a {type(item).__name__} has no rows: give steering vectors")
         found.append(item)
@@ -507,6 +521,18 @@ def contrasts(
         rows[:agreed] = 0
         vectors[layer] = SteeringVector(rows, name, provenance=origin)
     return vectors
+
+
+def _number(value: Any) -> float:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise OperandError(
+            f"a vector is multiplied and divided by one number, not by {got}: e.g. 6 * v"
+        ) from error
 
 
 def _cached_rows(cache: Cache, name: str) -> Float[Tensor, "pos d_model"]:
