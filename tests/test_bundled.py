@@ -55,6 +55,7 @@ def test_it_knows_the_words_of_its_tasks(testbed):
         assert len(testbed.to_tokens(word, prepend_bos=False)[0]) == 1, word
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["topic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sentiment", "register"))]
 )

@@ -140,6 +140,7 @@ def test_the_simulation_sees_two_devices():
         assert not isinstance(there.to(here), Marked)
 
 
+@pytest.mark.slow
 def test_no_operation_mixes_devices(model, request):
     expected = list(uses(model))
     request.getfixturevalue("spread")

@@ -10,6 +10,8 @@ import torch
 import actadd_lens as al
 from actadd_lens.models import load as models
 
+pytestmark = pytest.mark.slow  # many sweeps, or the examples of every docstring
+
 PACKAGE = Path(al.__file__).parent
 ROOMS = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")

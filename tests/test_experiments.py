@@ -27,6 +27,8 @@ from actadd_lens.reproduction.running import reproduce
 from actadd_lens.reproduction.setup import Setup
 from actadd_lens.reproduction.sizes import Sizes
 
+pytestmark = pytest.mark.slow  # many sweeps, or the examples of every docstring
+
 TINY = Sizes(prompts=3, samples=1, new_tokens=3, layers=3, documents=6, facts=3, draws=2, repeats=2)
 QUICK = ("failures", "norms")
 """Those that are measured in the default tier."""

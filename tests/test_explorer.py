@@ -12,6 +12,8 @@ import actadd_lens as al
 from actadd_lens import display as displays
 from actadd_lens.models.base import Bridge
 
+pytestmark = pytest.mark.slow  # many widgets
+
 OPTIONS: dict[str, Any] = {"samples": 2, "max_new_tokens": 5}
 PROMPT = "I hate you because she talks"
 

@@ -44,6 +44,8 @@ from actadd_lens.sweeps.configurations import clean_configuration
 from benchmarks.scale import counted
 from benchmarks.workload import Counts, Workload, cost
 
+pytestmark = pytest.mark.slow  # many sweeps
+
 TINY = Sizes(prompts=4, new_tokens=6, documents=4, facts=3, draws=2, repeats=2)
 TOPICS = Bundled().topics
 CONCEPTS = ("sentiment", "reversed", "register", *TOPICS)
@@ -119,6 +121,7 @@ def test_figures_of_a_run_are_those_of_its_rows(setup):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_runs_are_those_of_a_sweep(setup):
     """The cells of baselines give what ``al.sweep`` gives for the same controls."""
     concept = setup.concept("sentiment")

@@ -184,6 +184,7 @@ def test_what_states_no_kind_is_not_registered():
         metrics.lookup("length")
 
 
+@pytest.mark.slow
 def test_a_name_of_a_built_in_metric_is_taken_before_any_was_looked_up():
     code = """
 import actadd_lens as al

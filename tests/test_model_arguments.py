@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "facts": [("I love", "you")],
     "layer": 1,
     "layers": [1],
+    "messages": "I love you",
     "metrics": "kl",
     "negative": ["I hate you"],
     "pair": PAIR,

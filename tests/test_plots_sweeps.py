@@ -19,6 +19,8 @@ from matplotlib.text import Text
 from actadd_lens import plots
 from actadd_lens.errors import FigureError
 
+pytestmark = pytest.mark.slow  # many figures
+
 COEFFICIENTS = (1.0, 4.0, 16.0)
 CLEAN = {"run": "clean", "mean": 0.05, "low": 0.01, "high": 0.1}
 

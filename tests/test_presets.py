@@ -9,6 +9,8 @@ from conftest import ARCHITECTURES, make_tokenizer
 import actadd_lens as al
 from actadd_lens.models.presets import PRESETS, shape_of
 
+pytestmark = pytest.mark.slow  # large configurations
+
 
 def opt(d_model, n_layers, n_heads):
     return hf.OPTConfig(

@@ -19,6 +19,8 @@ import actadd_lens as al
 from actadd_lens.sweeps import measurement
 from actadd_lens.sweeps.identity import fingerprint
 
+pytestmark = pytest.mark.slow  # many sweeps, or the examples of every docstring
+
 TEXTS = ["I hate you because", "She talks", "The wedding was on a sunny day in May", "Love"]
 OPTIONS = {
     "layers": [0, 1, 2], "coefficients": [1.0, 2.0], "metrics": ["kl", "weddings"],
