@@ -5,6 +5,7 @@ Every message states the values that clash and the remedy. Those that reject a v
 """
 
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -122,6 +123,14 @@ def called() -> tuple[str, list[str], Mapping[str, Any]]:
     code = found.f_code
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return code.co_qualname, [n for n in names if n not in ("self", "cls")], found.f_locals
+
+
+def warn_caller(text: str, category: type[Warning]) -> None:
+    """Warn at the line outside of this package that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("actadd_lens."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level - 1)
 
 
 def unexpected_option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actadd_lens import display
 from actadd_lens.analysis.logprobs import next_token_shift
-from actadd_lens.errors import ActAddError, require
+from actadd_lens.errors import ActAddError, PromptError, require
 from actadd_lens.generation.comparison import Comparison
 from actadd_lens.generation.completions import Completions, generate
 from actadd_lens.models.base import Bridge
@@ -165,6 +165,8 @@ def explore(
     ipywidgets = require("ipywidgets", "notebook", "the explorer")
     bridge = load_model() if model is None else model
     contrast = as_pair(pair)
+    if not all(isinstance(side, str) for side in (contrast.positive, contrast.negative)):
+        raise PromptError("the explorer takes a pair of two texts, which its fields can show")
     if layer is not None:
         check_layers(bridge, [layer])
     n_layers = BridgeModel(bridge).n_layers

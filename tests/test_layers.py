@@ -136,7 +136,7 @@ def test_only_models_knows_transformer_lens_and_transformers():
 
 
 @pytest.mark.parametrize(
-    ("part", "most"), [("actadd_lens", 21_600), ("actadd_lens.reproduction", 5_190)]
+    ("part", "most"), [("actadd_lens", 21_700), ("actadd_lens.reproduction", 5_190)]
 )
 def test_the_package_stays_as_small_as_it_is(part: str, most: int):
     paths = [path for name, path in MODULES.items() if f"{name}.".startswith(f"{part}.")]

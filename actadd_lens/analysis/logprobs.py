@@ -109,7 +109,7 @@ def sequence_logprobs(
                 chosen = row.gather(1, torch.tensor(ids[1:], device=row.device)[:, None])[:, 0]
                 total = row.logsumexp(dim=1)
                 if strict and not total.isfinite().all():
-                    raise not_finite(model, ids, len(ids), given, f"of text {index}")
+                    raise not_finite(model, ids, (), given, f"of text {index}")
                 read[index] = (chosen - total).cpu()
             advance(len(batch))
     return [read[index] for index in range(len(sequences))]
@@ -165,7 +165,7 @@ def predictions(
         for index, largest in zip(batch, logprobs.amax(dim=1).tolist(), strict=True):
             if not math.isfinite(largest):
                 ids = sequences[index]
-                raise not_finite(model, ids, len(ids), given, f"after prompt {index}")
+                raise not_finite(model, ids, (), given, f"after prompt {index}")
         yield batch, logprobs
 
 

@@ -252,9 +252,8 @@ def _check_finite(
     """Raise ``NumericsError`` if a token was drawn from logits that are not finite."""
     n = next((i for i, x in enumerate(item.logprobs) if not math.isfinite(x)), None)
     if n is not None:
-        read = [*prompt, *item.tokens[:n]]
         where = f"after {n} tokens of a completion of prompt {item.prompt_index}"
-        raise not_finite(model, read, len(prompt), tuple(given), where)
+        raise not_finite(model, prompt, item.tokens[:n], tuple(given), where)
 
 
 def check_room(model: Bridge, prompts: Sequence[Sequence[int]], n_new: int) -> None:

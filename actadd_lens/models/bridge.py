@@ -163,15 +163,17 @@ def attached(model: Bridge, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]
     """
     added: list[tuple[Any, Any]] = []
     try:
-        for name, hook in hooks:
-            point = point_of(model, name)
-            _check_fires(model, point, name, hook)
-            added.append((point, point.add_hook(_of_this_thread(hook), is_permanent=True)))
+        with turn(model):
+            for name, hook in hooks:
+                point = point_of(model, name)
+                _check_fires(model, point, name, hook)
+                added.append((point, point.add_hook(_of_this_thread(hook), is_permanent=True)))
         yield
     finally:
-        for point, handle in added:
-            handle.hook.remove()
-            point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
+        with turn(model):
+            for point, handle in added:
+                handle.hook.remove()
+                point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
 
 
 def _of_this_thread(hook: Hook) -> Hook:
@@ -229,14 +231,17 @@ def modules_of(*roots: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def hooked_points(model: Bridge) -> Iterator[str]:
+def hooked_points(model: Bridge) -> list[str]:
     """Hook points, or classes of modules, that a caller's forward hooks are attached to.
 
     Those that this package has attached in another thread do not count: they do not act here.
     """
-    for module in modules_of(model, model.original_model):
-        if not all(map(_is_internal, _forward_hooks(module))):
-            yield str(getattr(module, "name", None) or type(module).__name__)
+    with turn(model):
+        return [
+            str(getattr(module, "name", None) or type(module).__name__)
+            for module in modules_of(model, model.original_model)
+            if not all(map(_is_internal, _forward_hooks(module)))
+        ]
 
 
 def _forward_hooks(module: nn.Module) -> Iterator[Any]:
@@ -258,8 +263,8 @@ def _forward_hooks(module: nn.Module) -> Iterator[Any]:
 
 
 def _is_internal(hook: Any) -> bool:
-    """Whether a hook is one of those that the libraries leave behind, or acts in another thread."""
-    of_libraries = ("transformers.", "transformer_lens.")
+    """Whether a hook changes nothing here: of a library, of ``watch``, or of another thread."""
+    of_libraries = ("transformers.", "transformer_lens.", "actadd_lens.models.watch")
     return is_of_another_thread(hook) or str(getattr(hook, "__module__", "")).startswith(
         of_libraries
     )

@@ -182,7 +182,8 @@ class PlainModel:
 
 def is_bare(model: Any) -> bool:
     """Whether it is a model of transformers, and no TransformerBridge."""
-    return isinstance(model, nn.Module) and not hasattr(model, "original_model")
+    ours = hasattr(model, "original_model") or hasattr(model, "hook_dict")
+    return isinstance(model, nn.Module) and hasattr(model, "config") and not ours
 
 
 @dataclass(frozen=True)
@@ -200,12 +201,22 @@ class BareModel:
         try:
             config = module.config.get_text_config()
             blocks = tuple(blocks_of(module, int(config.num_hidden_layers)))
-            return cls(type(module).__name__, int(config.hidden_size), blocks)
+            name = str(getattr(module.config, "_name_or_path", "") or type(module).__name__)
+            return cls(name, int(config.hidden_size), blocks)
         except (AttributeError, StopIteration) as error:
             raise LayerError(
                 f"no transformer blocks found in a {type(module).__name__}: load the model with "
                 "load_model, and steer the bridge"
             ) from error
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.blocks)
+
+    def check_point(self, name: str) -> None:
+        """Raise ``LayerError`` unless ``entered`` knows the hook point."""
+        self.entered(name)
 
     def entered(self, name: str) -> int:
         """Index of the block that the stream at a hook point enters; see ``entering``.
@@ -226,8 +237,6 @@ class BareModel:
                 "hook_resid_post, or load the model with load_model"
             )
         return layer + after
-
-    check_point = entered
 
 
 @contextmanager

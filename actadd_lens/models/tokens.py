@@ -182,6 +182,12 @@ def as_prompt(
     """
     if isinstance(given, Prompt):
         text, ids = given.text, list(given.tokens)
+        theirs, ours = given.tokenizer, model.tokenizer
+        if theirs is not ours and theirs.get_vocab() != ours.get_vocab():
+            raise PromptError(
+                f"{what} has the tokens of another model: make it with this one, e.g. "
+                "al.chat(model, messages)"
+            )
     elif isinstance(given, str):
         if not given and not empty:
             raise PromptError(f"{what} is empty: give it a text")

@@ -88,13 +88,13 @@ def watched(model: Any) -> Iterator[Callable[[], Call]]:
     Yields:
         A function that describes the pass it is called in.
     """
-    with _lock:
+    with turn(model), _lock:
         watch = _watches.setdefault(model, _Watch(model))
         watch.enter()
     try:
         yield lambda: watch.local.call
     finally:
-        with _lock:
+        with turn(model), _lock:
             watch.leave()
             if not watch.users:
                 del _watches[model]
@@ -194,7 +194,8 @@ class _Watch:
         """Stands in for ``generate``: the passes inside know how long its prompt is."""
 
         def generate(*args: Any, **kwargs: Any) -> Any:
-            given: Any = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+            names = ("input", "inputs", "input_ids")  # TransformerBridge's, transformers'
+            given: Any = args[0] if args else next((kwargs[n] for n in names if n in kwargs), None)
             inside = _Generation(None, None)
             if isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point():
                 inside = _Generation(given.shape[1], kwargs.get("attention_mask"))
@@ -228,8 +229,9 @@ class _Watch:
         call = self._described(mask, shape, held, inside)
         self.local.call = replace(call, n_tokens=shape[1], tokens=given.get("input_ids"))
         if hasattr(cache, "layers") and kv_cache.length(cache) is None:
+            if id(cache) not in self.held:
+                weakref.finalize(cache, self.held.pop, id(cache), None)
             self.held[id(cache)] = (held or 0) + shape[1]
-            weakref.finalize(cache, self.held.pop, id(cache), None)
 
     def _described(
         self, mask: Any, shape: torch.Size, held: int | None, inside: _Generation | None

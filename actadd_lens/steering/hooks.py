@@ -7,6 +7,7 @@ a batch may be steered by something else;
 ``steer`` and ``fwd_hooks`` serve passes that a caller makes.
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ContextDecorator, ExitStack, contextmanager
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from actadd_lens.errors import ModelMismatchWarning, PositionError, VectorError
+from actadd_lens.errors import ModelMismatchWarning, PositionError, VectorError, warn_caller
 from actadd_lens.models import bridge
 from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, Hook
@@ -94,7 +95,7 @@ def _fitting(own: BridgeModel | BareModel, steering: Steering) -> tuple[Interven
     return given
 
 
-def _warn_of(own: BridgeModel, given: Sequence[Any]) -> None:
+def _warn_of(own: BridgeModel | BareModel, given: Sequence[Any]) -> None:
     """Warn of vectors of another model, and of those that are zero by themselves, once each."""
     here = {"model": own.name, "n_layers": own.n_layers}
     found: dict[str, type[Warning]] = {}
@@ -105,8 +106,9 @@ def _warn_of(own: BridgeModel, given: Sequence[Any]) -> None:
         origin = origin if isinstance(origin, Mapping) else {}
         if not same_model(origin, here):
             text = (
-                f"a vector of the model {origin['model']!r} steers {own.name!r}: the directions of "
-                "one model are not those of another, extract it from this one"
+                f"a vector of the model {origin.get('model')!r} ({origin.get('n_layers', '?')} "
+                f"layers) steers {own.name!r} ({own.n_layers} layers): the directions of one model "
+                "are not those of another, extract it from this one"
             )
             found[text] = ModelMismatchWarning
         rows = getattr(item, "rows", None)
@@ -116,7 +118,7 @@ def _warn_of(own: BridgeModel, given: Sequence[Any]) -> None:
             text = f"the vector {item!r} is zero, so it changes nothing: steer with another"
             found[text] = UserWarning
     for text, category in found.items():
-        warnings.warn(text, category, stacklevel=3)
+        warn_caller(text, category)
 
 
 def _made_zero(origin: Mapping[str, Any]) -> bool:
@@ -530,7 +532,9 @@ def steer(model: Bridge, steering: Steering) -> AbstractContextManager[None]:
     """
     if is_bare(model):
         bare = BareModel.of(model)
-        return _Steered(partial(_steered, model, bare, _fitting(bare, steering)))
+        given = _fitting(bare, steering)
+        _warn_of(bare, given)
+        return _Steered(partial(_steered, model, bare, given))
     return _Steered(partial(_steered, model, model, as_interventions(model, steering)))
 
 
@@ -555,7 +559,7 @@ class _Steered(ContextDecorator, AbstractContextManager[None]):
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self.make = make
         self.used = False
-        self.entered: list[AbstractContextManager[None]] = []
+        self.local = threading.local()  # as a decorator it may be entered in several threads
 
     def __call__(self, function: Any) -> Any:
         self.used = True
@@ -565,10 +569,11 @@ class _Steered(ContextDecorator, AbstractContextManager[None]):
         self.used = True
         context = self.make()
         context.__enter__()
-        self.entered.append(context)
+        self.local.__dict__.setdefault("entered", []).append(context)
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self.entered.pop().__exit__(*error)
+        entered: list[AbstractContextManager[None]] = self.local.entered
+        return entered.pop().__exit__(*error)
 
     def __del__(self) -> None:
         if not self.used:

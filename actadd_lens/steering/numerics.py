@@ -1,35 +1,42 @@
 """Logits that are not finite: where it begins in the model, and what to do about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from actadd_lens.errors import NumericsError
-from actadd_lens.models.base import Bridge
+from actadd_lens.models.base import Bridge, Edit
 from actadd_lens.models.bridge import BridgeModel, hook_point
-from actadd_lens.steering.hooks import prompt_edits
+from actadd_lens.steering.hooks import decode_edits, joined_edits, prompt_edits
 from actadd_lens.steering.interventions import Steering
 
 
 def not_finite(
-    model: Bridge, tokens: Sequence[int], n_prompt: int, steering: Steering, where: str
+    model: Bridge,
+    prompt: Sequence[int],
+    generated: Sequence[int],
+    steering: Steering,
+    where: str,
 ) -> NumericsError:
     """The error for logits that are not finite; one pass reads where it begins.
 
     Args:
         model: Any TransformerBridge.
-        tokens: Those that the logits were made of.
-        n_prompt: How many of them are the prompt's, which is steered.
+        prompt: The prompt.
+        generated: The tokens after it that the logits were made of too.
         steering: As of the run.
         where: Which logits they are.
     """
     own, run = BridgeModel(model), "steered" if steering else "clean"
-    batch = torch.tensor([[*tokens]], device=own.device)
+    batch = torch.tensor([[*prompt, *generated]], device=own.device)
     mask = torch.ones_like(batch)
-    of_prompt = mask * (torch.arange(len(tokens), device=own.device) < n_prompt)
     names = {hook_point(layer): f"that enters layer {layer}" for layer in range(own.n_layers)}
     names[hook_point(own.n_layers - 1, "resid_post")] = "that leaves the last layer"
-    edits = prompt_edits(model, [steering], of_prompt).by_point
+    read = prompt_edits(model, [steering], mask[:, : len(prompt)], [prompt])
+    edits: Mapping[str, Edit] = read.by_point
+    if generated:
+        later = decode_edits(model, [steering], read.holds).of(torch.zeros(1, dtype=torch.long))
+        edits = joined_edits(edits, later, len(prompt))
     streams = own.run(batch, mask, edits=edits, read=[*names], keep=None).streams
     broken = [text for name, text in names.items() if not streams[name].isfinite().all()]
     begins = "every stream is finite, so it begins in the final norm or the unembedding"

@@ -26,6 +26,7 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.linalg import vector_norm
+from torch.nn.functional import pad
 
 from actadd_lens.analysis.logprobs import rows_end
 from actadd_lens.display import bar
@@ -152,7 +153,7 @@ def checked(
 ) -> Measurement:
     """A measurement, its prompts tokenized and its metrics bound; see ``measure``."""
     own, given = BridgeModel(model), as_prompts(model, prompts)
-    texts = [prompt.label for prompt in given]
+    texts = _labels(given)
     bound = resolve(model, metrics, samples)
     sampling, batch_size = sampling_of(samples, seed, options)
     runs = list(dict.fromkeys(configuration.run for configuration in configurations))
@@ -247,6 +248,19 @@ def sampling_of(samples: int, seed: int, options: Mapping[str, Any]) -> tuple[Sa
     if batch_size is not None:
         require_count("batch_size", batch_size)
     return Sampling(samples=max(1, samples), seed=seed, **options), batch_size
+
+
+def _labels(prompts: Sequence[Prompt]) -> list[str]:
+    """What frames call prompts; different chats with the same last message are numbered."""
+    known: dict[str, list[Prompt]] = {}
+    found = []
+    for prompt in prompts:
+        alike = known.setdefault(prompt.label, [])
+        if prompt not in alike:
+            alike.append(prompt)
+        place = alike.index(prompt)
+        found.append(f"{prompt.label} [{place + 1}]" if place else prompt.label)
+    return found
 
 
 def _tokens(
@@ -372,8 +386,12 @@ def group_pass(
     if runs[0].is_clean:
         return _stacked(batch.logprobs, len(runs))
     if runs[0].prefix:
-        longer = left_padded(m.model, [m.tokens[group[0]][prompt] for prompt in batch.prompts])
-        return _logprobs(BridgeModel(m.model).run(*longer, keep=keep))
+        own, rows = BridgeModel(m.model), [m.tokens[group[0]][p] for p in batch.prompts]
+        if own.supports("padding"):
+            return _logprobs(own.run(*left_padded(m.model, rows), keep=keep))
+        alone = [_logprobs(own.run(*left_padded(m.model, [row]), keep=keep)) for row in rows]
+        width = max(found.shape[1] for found in alone)
+        return torch.cat([pad(found, (0, 0, width - found.shape[1], 0)) for found in alone])
     tokens, mask = _stacked(batch.tokens, len(runs)), _stacked(batch.mask, len(runs))
     point = _own_start(m, model, runs[0])
     if point is None:

@@ -13,6 +13,7 @@ from actadd_lens.frames import DataFrame, Figure, Series
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompts, as_prompts
 from actadd_lens.statistics import ClusterInterval
+from actadd_lens.steering.positions import Position, parse
 from actadd_lens.sweeps.configurations import CLEAN, STEERED, Configuration
 from actadd_lens.sweeps.identity import fingerprint
 from actadd_lens.sweeps.measurement import measure
@@ -33,7 +34,7 @@ class Best:
     """Injection layer."""
     coefficient: float | None
     """What the vector is multiplied by; None for what cannot be multiplied."""
-    position: int | str
+    position: Position
     """Where it is applied."""
     metric: str
     """What was to be high, or low."""
@@ -60,7 +61,7 @@ class Best:
             among = f"{self.allowed} configurations with {limits} ({self.searched} tried)"
         tied = f"; {self.tied} configurations tie" if self.tied > 1 else ""
         lines = [
-            f"{self.vector} at layer {self.layer}{c}, position {self.position}",
+            f"{self.vector} at layer {self.layer}{c}, position {parse(self.position).label}",
             f"  best of {among} by {self.metric}: {_shown(self.value)}{tied}",
         ]
         if self.test is not None:
@@ -153,7 +154,7 @@ class SweepResult(Result):
             vector=str(chosen["vector"]),
             layer=int(chosen["layer"]),
             coefficient=chosen["coefficient"],
-            position=chosen["position"],
+            position=self._place(chosen["position"]),
             metric=metric,
             value=self._interval_at(metric, chosen),
             searched=len(means),
@@ -215,7 +216,8 @@ class SweepResult(Result):
             if chosen is not None:
                 place = chosen.layer, chosen.coefficient
                 alone = steered["vector"].nunique() == steered["position"].nunique() == 1
-                framed = place if alone else {(chosen.vector, chosen.position): place}
+                label = parse(chosen.position).label
+                framed = place if alone else {(chosen.vector, label): place}
             options.setdefault("note", self._note(noted(table, options.get("unit"))))
             return plots.heat_map(table, chosen=framed, label=label, **options)
         options.setdefault("note", self._note(f"95 % intervals, n = {steered['n'].max()} prompts"))
@@ -255,6 +257,11 @@ class SweepResult(Result):
         rows = self.values_of(metric)
         return rows[rows["run"] == STEERED]
 
+    def _place(self, label: int | str) -> Position:
+        """The position that a table calls so."""
+        tried = [parse(given) for given in self.provenance.get("positions") or ()]
+        return next((plan.position for plan in tried if plan.label == label), label)
+
     def _means(self, metric: str) -> Series:
         """Mean over prompts of each steered configuration, as ``summary`` has it."""
         by_prompt = [*PLACE, "prompt"]
@@ -282,7 +289,8 @@ class SweepResult(Result):
                 "the model of this sweep is gone, or its weights have changed: call al.sweep on "
                 "the test prompts"
             )
-        given = [prompt.label for prompt in as_prompts(model, prompts)]
+        # A chat's label is its last message alone, which several chats may share.
+        given = [prompt.label for prompt in as_prompts(model, prompts) if not prompt.spans]
         seen = sorted({*given} & {*self.frame["prompt"]})
         if seen:
             raise SweepError(
@@ -295,8 +303,10 @@ class SweepResult(Result):
             if c.labels["run"] == CLEAN or all(c.labels[name] == chosen[name] for name in PLACE)
         ]
         tried = self.recipe.settings
-        axes = {"layers": "layer", "coefficients": "coefficient", "positions": "position"}
+        axes = {"layers": "layer", "coefficients": "coefficient"}
         alone = {k: [chosen[v]] for k, v in axes.items() if chosen[v] in (tried[k] or ())}
+        if tried["positions"]:
+            alone["positions"] = [parse(self._place(chosen["position"])).saved]
         settings = {**tried, **alone, "only": chosen["vector"], "vectors": []}
         layer = str(int(chosen["layer"]))
         for label, *made_of in tried["vectors"]:

@@ -189,7 +189,7 @@ def cosines(vectors: Mapping[str, SteeringVector] | Mapping[int, SteeringVector]
     unit = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)
     values = einsum(unit, unit, "row dim, column dim -> row column").clamp(-1, 1)
     labels = list(vectors)
-    return pd.DataFrame(values.numpy(), index=labels, columns=labels)
+    return pd.DataFrame(values.detach().numpy(), index=labels, columns=labels)
 
 
 def split_half(
@@ -330,7 +330,7 @@ def separability(
     projections = torch.round(read @ (row / row.norm()) / scale, decimals=_DIGITS) * scale
     above, below = projections.split([len(given) for given in prompts.values()])
     # The p value is not used; this method of making it costs nothing.
-    u = mannwhitneyu(above.numpy(), below.numpy(), method="asymptotic").statistic
+    u = mannwhitneyu(above.detach().numpy(), below.detach().numpy(), method="asymptotic").statistic
     return Separability(
         auc=float(u) / (len(above) * len(below)),
         d_prime=_d_prime(above, below),

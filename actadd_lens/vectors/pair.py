@@ -1,6 +1,5 @@
 """Contrast pairs: two prompts whose difference is a direction to steer in."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from actadd_lens.errors import AlignmentWarning, PromptError
+from actadd_lens.errors import AlignmentWarning, PromptError, warn_caller
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import (
     Prompt,
@@ -98,11 +97,10 @@ class ContrastPair:
                 if len(positive) != len(negative)
                 else "the same tokens, so the vector is zero"
             )
-            warnings.warn(
+            warn_caller(
                 f"the sides of the contrast pair have {told}: {sides[0]} and {sides[1]}; choose "
                 "prompts whose words correspond token by token",
                 AlignmentWarning,
-                stacklevel=2,
             )
         return padded
 

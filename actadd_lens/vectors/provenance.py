@@ -96,7 +96,8 @@ def summed(a: Mapping[str, Any], b: Mapping[str, Any], sign: float) -> dict[str,
     terms = [*found.values()]
     if len(terms) == 1:
         return with_step(terms[0]["of"], {"scale": terms[0]["coefficient"]})
-    shared = {k: v for k, v in a.items() if k in _OF_MODEL and b.get(k) == v}
+    alike = a.get("model") == b.get("model")
+    shared = {k: v for k, v in a.items() if alike and k in _OF_MODEL and b.get(k) == v}
     return {"kind": "sum", "terms": terms, **shared}
 
 

@@ -6,7 +6,6 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
@@ -20,7 +19,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from actadd_lens import display
-from actadd_lens.errors import ActAddError, ModelMismatchWarning, VectorError, VectorFileError
+from actadd_lens.errors import (
+    ActAddError,
+    ModelMismatchWarning,
+    VectorError,
+    VectorFileError,
+    warn_caller,
+)
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import check_layers, check_model, layer_of
 from actadd_lens.models.bridge import hook_point as hook_point_of
@@ -36,6 +41,7 @@ from actadd_lens.vectors.provenance import (
     as_json,
     described,
     source,
+    steps_of,
     summed,
     texts_of_rows,
     with_step,
@@ -275,6 +281,8 @@ class SteeringVector:
         'back'
         """
         plan = positions.parse(position)
+        if plan.position == positions.SINK and self.n_rows > 1:
+            return self.collapse("last").at(plan.position)
         return self._step({"at": plan.saved}, position=plan.position)
 
     def to_hook_point(self, name: str) -> "SteeringVector":
@@ -449,12 +457,11 @@ class SteeringVector:
                 f"cannot {name} {other!r}: give a SteeringVector, or steer with a list of several"
             )
         if not same_model(self.provenance, other.provenance):
-            models = " and ".join(repr(v.provenance["model"]) for v in (self, other))
-            warnings.warn(
+            models = " and ".join(repr(v.provenance.get("model")) for v in (self, other))
+            warn_caller(
                 f"vectors of the models {models} are combined: the directions of one model are not "
                 "those of another, extract both from one",
                 ModelMismatchWarning,
-                stacklevel=3,
             )
         for what in ("hook_point", "position"):
             mine, theirs = getattr(self, what), getattr(other, what)
@@ -470,11 +477,21 @@ class SteeringVector:
             )
         length = max(len(self.rows), len(other.rows))
         mine, theirs = (pad(v.rows, (0, 0, 0, length - len(v.rows))) for v in (self, other))
-        origin = summed(self.provenance, other.provenance, sign)
+        origin = summed(self._origin, other._origin, sign)
         return replace(self, rows=mine + sign * theirs, provenance=origin)
 
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """The provenance, with a hash of the rows before the first step.
+
+        Vectors by hand, from caches, or of several layers are distinguished by nothing else.
+        """
+        made = self.provenance.get("kind") == "sum" or steps_of(self.provenance)
+        known = {} if made else {"rows_hash": self.identity()["rows"]}
+        return {**self.provenance, **known}
+
     def _step(self, step: Mapping[str, Any], **changes: Any) -> "SteeringVector":
-        return replace(self, **changes, provenance=with_step(self.provenance, step))
+        return replace(self, **changes, provenance=with_step(self._origin, step))
 
 
 def as_vectors(model: Bridge, steering: Steering) -> tuple[SteeringVector, ...]:
