@@ -7,11 +7,12 @@ with ``sweep`` on other prompts.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actadd_lens import display
 from actadd_lens.analysis.logprobs import next_token_shift
 from actadd_lens.errors import ActAddError, PromptError, require
+from actadd_lens.frames import DataFrame
 from actadd_lens.generation.comparison import Comparison
 from actadd_lens.generation.completions import Completions, generate
 from actadd_lens.models.base import Bridge
@@ -24,11 +25,6 @@ from actadd_lens.vectors.geometry import dose
 from actadd_lens.vectors.pair import ContrastPair, as_pair
 from actadd_lens.vectors.provenance import described
 from actadd_lens.vectors.vector import SteeringVector
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 TOP = 6
 """Tokens shown whose probability rose the most, and as many whose probability fell."""

@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from actadd_lens import display
 from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
+from actadd_lens.frames import DataFrame
 from actadd_lens.generation.decoding import Request, complete, written
 from actadd_lens.generation.sampling import Sampling
 from actadd_lens.models import bridge
@@ -29,11 +30,6 @@ from actadd_lens.steering.hooks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Intervention, Steering
 from actadd_lens.steering.numerics import not_finite
 from actadd_lens.vectors.provenance import described, source, source_of
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 _SHOWN = 8
 """Completions in a repr."""

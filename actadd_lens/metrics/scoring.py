@@ -1,18 +1,14 @@
 """Metrics over completions as tables: a column per metric, and means with intervals."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actadd_lens.errors import MetricError
+from actadd_lens.frames import DataFrame
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import lookup
 from actadd_lens.models.base import Bridge
 from actadd_lens.steering.interventions import Steering
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 _KEYS = ("prompt_index", "sample_index", "prompt", "text")
 

@@ -5,7 +5,7 @@ Two habits of TransformerBridge make this file hard:
 * ``hook_resid_mid`` is the entry of the MLP branch, which the skip connection passes by: what is
   written there does not reach the stream (``injection_points``).
 * Hooks and training mode belong to the model, which all threads share. So a hook acts in the thread
-  that attached it alone, and one pass of this package runs at a time on each model (``turn``).
+  that attached it alone, and one pass of this package runs at a time on each model (``pass_lock``).
 """
 
 import re
@@ -163,14 +163,14 @@ def attached(model: Bridge, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]
     """
     added: list[tuple[Any, Any]] = []
     try:
-        with turn(model):
+        with pass_lock(model):
             for name, hook in hooks:
                 point = point_of(model, name)
                 _check_fires(model, point, name, hook)
                 added.append((point, point.add_hook(_of_this_thread(hook), is_permanent=True)))
         yield
     finally:
-        with turn(model):
+        with pass_lock(model):
             for point, handle in added:
                 handle.hook.remove()
                 point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
@@ -194,7 +194,7 @@ def is_of_another_thread(hook: Any) -> bool:
     return getattr(hook, "thread", threading.get_ident()) != threading.get_ident()
 
 
-def turn(model: Bridge) -> AbstractContextManager[Any]:
+def pass_lock(model: Bridge) -> AbstractContextManager[Any]:
     """The lock of a model: held during each pass, so that threads take turns."""
     with _lock:
         found: AbstractContextManager[Any] = _locks.setdefault(model, threading.RLock())
@@ -236,7 +236,7 @@ def hooked_points(model: Bridge) -> list[str]:
 
     Those that this package has attached in another thread do not count: they do not act here.
     """
-    with turn(model):
+    with pass_lock(model):
         return [
             str(getattr(module, "name", None) or type(module).__name__)
             for module in modules_of(model, model.original_model)
@@ -294,7 +294,7 @@ def eval_mode(model: Bridge) -> Iterator[None]:
 
     Blocks may overlap, also in several threads: the mode is restored when the last one ends.
     """
-    with turn(model):
+    with pass_lock(model):
         mode = _modes.setdefault(model, _Mode())
         mode.users += 1
         for module in modules_of(model, model.original_model):
@@ -304,7 +304,7 @@ def eval_mode(model: Bridge) -> Iterator[None]:
     try:
         yield
     finally:
-        with turn(model):
+        with pass_lock(model):
             mode.users -= 1
             while mode.training and not mode.users:
                 mode.training.pop().training = True
@@ -463,7 +463,7 @@ class BridgeModel:
 
     def supports(self, feature: Feature, layer: int | None = None) -> bool:  # noqa: ARG002
         """See ``base.Model``; found out by passes over a few tokens, once for each model."""
-        with turn(self.bridge):
+        with pass_lock(self.bridge):
             if self.bridge not in _supported:
                 with eval_mode(self.bridge), unhooked(self.bridge):
                     _supported[self.bridge] = _tried(self)
@@ -490,7 +490,7 @@ class BridgeModel:
         if start is not None:
             raise LayerError(f"a pass of TransformerBridge cannot start at layer {start.layer}")
         mask = self.usable_mask(mask, cache)
-        with turn(self.bridge):
+        with pass_lock(self.bridge):
             return self._pass(tokens, mask, edits or {}, read, keep, cache, use_cache, gradients)
 
     def usable_mask(

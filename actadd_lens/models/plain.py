@@ -71,7 +71,7 @@ class PlainModel:
         if feature != "start at a layer" or layer is None:
             return feature == "start at a layer" or BridgeModel(self.bridge).supports(feature)
         if layer not in self.starts:
-            with bridged.turn(self.bridge):
+            with bridged.pass_lock(self.bridge):
                 self.starts[layer] = self._reproduces(layer)
         return self.starts[layer]
 
@@ -142,7 +142,7 @@ class PlainModel:
                 positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
                 options["position_ids"] = positions[:, -tokens.shape[1] :]
         with (
-            bridged.turn(self.bridge),
+            bridged.pass_lock(self.bridge),
             torch.set_grad_enabled(gradients),
             self._skipped(0 if start is None else start.layer),
             self._edited(chosen),
@@ -310,7 +310,7 @@ def shared_model(model: Bridge) -> PlainModel | None:
     if hooked:
         _log_once(model, f"hooks are attached to {', '.join(hooked)}", logging.INFO)
         return None
-    with bridged.turn(model):
+    with bridged.pass_lock(model):
         known = _known.get(model)
         if known is None or known.fingerprint != _fingerprint(model, known.copies):
             built = _build(model)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from actadd_lens.errors import PositionError
 from actadd_lens.models import kv_cache
-from actadd_lens.models.bridge import turn
+from actadd_lens.models.bridge import pass_lock
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ def watched(model: Any) -> Iterator[Callable[[], Call]]:
     Yields:
         A function that describes the pass it is called in.
     """
-    with turn(model), _lock:
+    with pass_lock(model), _lock:
         watch = _watches.setdefault(model, _Watch(model))
         watch.enter()
     try:
         yield lambda: watch.local.call
     finally:
-        with turn(model), _lock:
+        with pass_lock(model), _lock:
             watch.leave()
             if not watch.users:
                 del _watches[model]
@@ -183,7 +183,7 @@ class _Watch:
                     self.model.to_tokens(text, prepend_bos=bos).shape[1] for text in input
                 ]
             try:
-                with turn(self.model):
+                with pass_lock(self.model):
                     return plain(input, *args, **kwargs)
             finally:
                 self.local.lengths = None
@@ -201,7 +201,9 @@ class _Watch:
                 inside = _Generation(given.shape[1], kwargs.get("attention_mask"))
             self.local.generations.append(inside)
             try:
-                with turn(self.model):  # the bridge keeps the cache of its generation on itself
+                with pass_lock(
+                    self.model
+                ):  # the bridge keeps the cache of its generation on itself
                     return plain(*args, **kwargs)
             finally:
                 self.local.generations.pop()

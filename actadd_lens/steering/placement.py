@@ -5,21 +5,16 @@ The positions of ``positions``, applied to real prompts. The model is not run.
 
 from collections.abc import Sequence
 from math import nan
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actadd_lens.errors import VectorError
+from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompts, as_prompts, token_texts
 from actadd_lens.steering import positions
 from actadd_lens.steering.hooks import as_interventions
 from actadd_lens.steering.interventions import Intervention, Steering, n_rows
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:
-    DataFrame = Any  # pandas takes half a second to import: only where a frame is asked for
 
 
 def placement(model: Bridge, steering: Steering, prompts: Prompts) -> DataFrame:
