@@ -102,6 +102,15 @@ def test_a_sweep_is_the_oracle_at_every_layer(bridge: Load, plain: Load, archite
             assert found[layer, index] == pytest.approx(kl, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["openai-gpt", "recurrent-gemma"])
+def test_prompted_controls_need_no_padding(bridge: Load, architecture: str) -> None:
+    options: dict[str, Any] = {"coefficients": [1.0], "layers": [1], "controls": ["prompted"]}
+    texts = ["Love", "Hate"]  # longer by different numbers of tokens, once a text is in front
+    frame = al.sweep(bridge(architecture), ("I", "She"), texts, metrics="kl", **options).frame
+    assert frame[frame["run"] == "prompted"]["value"].notna().all()
+
+
 @pytest.mark.parametrize("architecture", BEYOND)
 def test_rows_are_those_of_the_plain_model(bridge: Load, plain: Load, architecture: str) -> None:
     model = bridge(architecture)

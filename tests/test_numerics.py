@@ -123,3 +123,13 @@ def test_a_sweep_records_nan_and_counts_it(overflowing, caplog):
     assert result.frame["value"].isna().all()
     assert "kl is NaN for 4 of 4 values" in caplog.text
     assert "repetition is NaN for 4 of 4 values" in caplog.text
+
+
+def test_it_is_found_where_the_vector_acts(checkpoint) -> None:
+    """Also at positions that depend on the prompt's words, and at generated tokens."""
+    model = al.load_model(checkpoint("llama"), device="cpu")
+    huge = al.SteeringVector(torch.full((1, D_MODEL), 3e38), POINT, "generated")
+    with pytest.raises(al.NumericsError, match=r"that leaves|that enters layer"):
+        al.generate(model, PROMPTS[0], [huge, huge], max_new_tokens=3, stop_at_eos=False)
+    with pytest.raises(al.NumericsError, match=r"that leaves|that enters layer"):
+        al.next_token_logprobs(model, PROMPTS[0], [huge.at(al.find("love"))] * 2)

@@ -565,3 +565,29 @@ def test_sides_that_correspond_do_not_warn(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         al.ContrastPair("I love you", "I hate you").tokens(model)
+
+
+def test_chats_with_the_same_last_message_are_prompts_of_their_own(chatty):
+    model = chatty()
+    chats = [al.chat(model, "I love you", system=text) for text in ("Be kind", "Be rude")]
+    frame = al.sweep(
+        model, {"v": vector()}, [*chats, chats[0]], metrics="kl", controls=(), progress=False
+    ).frame
+    labels = frame[frame["run"] == "steered"].sort_values("prompt_index")["prompt"].tolist()
+    assert labels == ["I love you", "I love you [2]", "I love you"]
+
+
+def test_tokens_of_another_model_are_refused(chatty, bridge):
+    with pytest.raises(al.PromptError, match="another model"):
+        al.generate(bridge("llama"), al.chat(chatty(), "I love you"))
+
+
+def test_the_best_position_can_be_steered_at(model):
+    found = al.find("you")
+    result = al.sweep(
+        model, {"v": vector()}, ["I love you"], positions=[found, [1, 2]], metrics="kl",
+        controls=(), progress=False,
+    )  # fmt: skip
+    best = result.best("kl", test_prompts=["She hates you"])
+    assert best.position in (found, (1, 2))
+    assert vector().at(best.position).position == best.position

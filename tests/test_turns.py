@@ -290,3 +290,38 @@ def test_dropout_stays_off_until_the_last_thread_has_ended(
         found = list(pool.map(lambda _: al.next_token_logprobs(model, "I love you"), range(40)))
     assert all(torch.equal(value, expected) for value in found)
     assert model.training
+
+
+def test_a_steered_function_is_steered_in_every_thread(bridge: Load) -> None:
+    model, v = bridge("llama"), vector("all", 1)
+    with torch.no_grad(), al.steer(model, v):
+        expected = model(ids(WHOLE))
+
+    @al.steer(model, v)
+    def run(_: int) -> Tensor:
+        with torch.no_grad():
+            first = model(ids(WHOLE))
+            return first if torch.equal(first, model(ids(WHOLE))) else first.new_zeros(1)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(found, expected) for found in pool.map(run, range(24)))
+
+
+def test_steering_of_one_thread_costs_another_no_fast_path(bridge: Load) -> None:
+    model = bridge("llama")
+    with al.steer(model, vector("all", 1)), ThreadPoolExecutor(1) as pool:
+        assert hooked_points(model)
+        assert pool.submit(hooked_points, model).result() == []
+
+
+def test_only_causal_models_of_transformers_are_bare() -> None:
+    with pytest.raises(al.ModelTypeError, match="load_model"):
+        al.steer(torch.nn.Identity(), vector("front"))  # type: ignore[arg-type]
+
+
+def test_a_vector_of_another_model_warns_on_a_bare_model_too(plain: Load) -> None:
+    origin = {"kind": "pair", "model": "another", "n_layers": 3}
+    other = al.SteeringVector(ROWS[:1], "blocks.1.hook_resid_pre", "all", provenance=origin)
+    with pytest.warns(al.ModelMismatchWarning) as caught, al.steer(plain("llama"), other):
+        pass
+    assert caught[0].filename == __file__
