@@ -127,10 +127,12 @@ def called() -> tuple[str, list[str], Mapping[str, Any]]:
 
 def warn_caller(text: str, category: type[Warning]) -> None:
     """Warn at the line outside of this package that led here."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("actadd_lens."):
+    level, last, frame = 1, 1, sys._getframe(0)
+    while frame.f_back is not None:
         level, frame = level + 1, frame.f_back
-    warnings.warn(text, category, stacklevel=level)
+        if frame.f_globals.get("__name__", "").startswith("actadd_lens."):
+            last = level
+    warnings.warn(text, category, stacklevel=last + 1)
 
 
 def unexpected_option(

@@ -170,7 +170,7 @@ def in_range(stream: Tensor, total: Tensor | None) -> Tensor:
 
 
 def add(
-    stream: Float[Tensor, "*batch d_model"], total: Float[Tensor, "*batch d_model"]
+    stream: Float[Tensor, "*batch d_model"], total: Float[Tensor, "*#batch d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
     """Add in the stream's dtype and place; elements that get nothing keep their bits.
 
