@@ -326,3 +326,59 @@ def test_a_vector_of_another_model_warns_on_a_bare_model_too(plain: Load) -> Non
     with pytest.warns(al.ModelMismatchWarning) as caught, al.steer(plain("llama"), other):
         pass
     assert Path(caught[0].filename).parent.name != "steering"  # it names the line of the caller
+
+
+def test_a_mask_and_a_cache_may_be_given_by_position(plain: Load) -> None:
+    hf, v = plain("llama"), vector("front", 1)
+    tokens = torch.tensor([[0] * 4 + WHOLE[:8], WHOLE])
+    mask = torch.tensor([[0] * 4 + [1] * 8, [1] * 12])
+    with torch.no_grad(), al.steer(hf, v):
+        expected = hf(tokens, attention_mask=mask).logits
+        torch.testing.assert_close(hf(tokens, mask).logits, expected)
+        caches = [hf(ids(FIRST), use_cache=True).past_key_values for _ in range(2)]
+        step = hf(ids([5]), past_key_values=caches[0]).logits
+        torch.testing.assert_close(hf(ids([5]), None, None, caches[1]).logits, step)
+
+
+def test_contexts_end_in_any_order_and_thread(bridge: Load) -> None:
+    model, v = bridge("llama"), vector("all", 1)
+    first, second = al.steer(model, v), al.steer(model.original_model, v)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(second.__exit__, None, None, None).result()
+    for owner in (model, model.original_model):
+        assert not {"generate", "forward"} & vars(owner).keys()
+    assert not hooked_points(model)
+
+
+def test_what_runs_later_is_no_function_to_decorate(bridge: Load) -> None:
+    async def later() -> None: ...
+
+    with pytest.raises(al.VectorError, match="inside of it"):
+        al.steer(bridge("llama"), vector("all", 1))(later)
+
+
+@pytest.mark.parametrize("position", ["front", "back", "generated"])
+def test_assisted_generation(plain: Load, position: str) -> None:
+    hf = plain("llama")
+    with al.steer(hf, placed(position)):
+        made = hf.generate(
+            ids(WHOLE),
+            attention_mask=torch.ones_like(ids(WHOLE)),
+            assistant_early_exit=2,
+            max_new_tokens=N_NEW,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    assert made[0, len(WHOLE) :].tolist() == completion(hf, position)
+
+
+def test_a_condition_at_the_sink_holds_for_later_turns(bridge: Load, plain: Load) -> None:
+    here = f"blocks.{LAYER}.hook_resid_pre"
+    when = al.When(al.Similarity(ROWS[0], here, -1.0, "sink"), vector("prompt", 1))
+    found = second_turn(bridge("llama"), when, from_the_first=True)
+    expected = by_hand(plain("llama"), ROWS[:1].repeat(len(WHOLE), 1), 0)[len(FIRST) :]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -52,7 +52,7 @@ def layer_of(name: str) -> int:
     >>> layer_of("blocks.6.hook_resid_pre")
     6
     """
-    match = re.fullmatch(r"blocks\.(\d{1,4})\.[\w.]+", name)
+    match = re.fullmatch(r"blocks\.(\d{1,4})\.[\w.]+", str(name))
     if match is None:
         raise VectorError(
             f"hook point {name!r} names no block: write e.g. 'blocks.6.hook_resid_pre'"

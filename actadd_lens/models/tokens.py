@@ -386,7 +386,8 @@ def end_tokens(model: Bridge) -> frozenset[int]:
     found: set[int] = set()
     for given in [*told, model.tokenizer]:
         ids = getattr(given, "eos_token_id", None)
-        found |= set() if ids is None else {ids} if isinstance(ids, int) else set(ids)
+        if ids is not None:
+            found.update(np.atleast_1d(np.asarray(ids)).tolist())
     return frozenset(found)
 
 

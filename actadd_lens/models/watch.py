@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -88,16 +89,17 @@ def watched(model: Any) -> Iterator[Callable[[], Call]]:
     Yields:
         A function that describes the pass it is called in.
     """
+    wrapped: nn.Module = getattr(model, "original_model", model)
     with pass_lock(model), _lock:
-        watch = _watches.setdefault(model, _Watch(model))
-        watch.enter()
+        watch = _watches.setdefault(wrapped, _Watch(wrapped))
+        watch.enter(model)
     try:
         yield lambda: watch.local.call
     finally:
         with pass_lock(model), _lock:
             watch.leave()
             if not watch.users:
-                del _watches[model]
+                del _watches[wrapped]
 
 
 @dataclass
@@ -131,95 +133,103 @@ class _Local(threading.local):
 
 @dataclass(eq=False)
 class _Watch:
-    """One model's watch, shared by nested blocks so that the order they end in is free."""
+    """The watch of a Hugging Face model, shared by all blocks, whatever order they end in."""
 
-    model: Any
+    wrapped: nn.Module
     users: int = 0
     local: _Local = field(default_factory=_Local)
     undo: list[Callable[[], None]] = field(default_factory=list)
+    replaced: dict[tuple[int, str], Any] = field(default_factory=dict)
+    """What stands in a method's place, by owner and name."""
     held: dict[int, int] = field(default_factory=dict)
     """Columns in caches that do not know it themselves, by identity."""
 
-    def enter(self) -> None:
+    def enter(self, model: Any) -> None:
+        """Begin a block around a model, which is a bridge or the Hugging Face model itself."""
         if not self.users:
-            wrapped: nn.Module = getattr(self.model, "original_model", self.model)
-            begin = wrapped.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
-            end = wrapped.register_forward_hook(self._end, always_call=True)
+            begin = self.wrapped.register_forward_pre_hook(
+                self._begin, with_kwargs=True, prepend=True
+            )
+            end = self.wrapped.register_forward_hook(self._end, always_call=True)
             self.undo = [begin.remove, end.remove]
-            owners: list[Any] = [self.model] if wrapped is self.model else [self.model, wrapped]
-            for owner in owners:
-                if hasattr(owner, "generate"):
-                    self._replace(owner, "generate", self._generating(owner.generate))
-            if wrapped is not self.model:
-                self._replace(self.model, "forward", self._forward(self.model.forward))
+        for owner in (self.wrapped, model):
+            self._replace(owner, "generate", partial(self._generate, model))
+        if model is not self.wrapped:
+            self._replace(model, "forward", partial(self._forward, model))
         self.users += 1
 
     def leave(self) -> None:
+        """End a block; the last one leaves the model as it was."""
         self.users -= 1
         if not self.users:
             for undo in self.undo:
                 undo()
+            self.replaced.clear()
 
     def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
-        """Put a function in a method's place; a caller's own one comes back afterwards."""
-        before = owner.__dict__.get(name)
-        owner.__dict__[name] = function
+        """Put ``function(method, ...)`` in a method's place, once; a caller's own stays."""
+        if (id(owner), name) in self.replaced or not hasattr(owner, name):
+            return
+        before, own = owner.__dict__.get(name), partial(function, getattr(owner, name))
+        self.replaced[id(owner), name] = owner.__dict__[name] = own
 
         def undo() -> None:
-            del owner.__dict__[name]
-            if before is not None:
-                owner.__dict__[name] = before
+            if owner.__dict__.get(name) is own:
+                del owner.__dict__[name]
+                if before is not None:
+                    owner.__dict__[name] = before
 
         self.undo.append(undo)
 
-    def _forward(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def _forward(
+        self,
+        model: Any,
+        plain: Callable[..., Any],
+        input: Any,  # noqa: A002 - the bridge's name
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Stands in for the bridge's ``forward``, which pads a list of strings without a mask."""
+        if isinstance(input, list) and len(input) > 1:
+            given = signature(plain).bind(input, *args, **kwargs)
+            bos = given.arguments.get("prepend_bos")
+            self.local.lengths = [model.to_tokens(t, prepend_bos=bos).shape[1] for t in input]
+        try:
+            with pass_lock(model):
+                return plain(input, *args, **kwargs)
+        finally:
+            self.local.lengths = None
 
-        def forward(input: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A002 - the bridge's name
-            if isinstance(input, list) and len(input) > 1:
-                given = signature(plain).bind(input, *args, **kwargs)
-                bos = given.arguments.get("prepend_bos")
-                self.local.lengths = [
-                    self.model.to_tokens(text, prepend_bos=bos).shape[1] for text in input
-                ]
-            try:
-                with pass_lock(self.model):
-                    return plain(input, *args, **kwargs)
-            finally:
-                self.local.lengths = None
+    def _generate(self, model: Any, plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Stands in for ``generate``: the passes inside know how long its prompt is.
 
-        return forward
-
-    def _generating(self, plain: Callable[..., Any]) -> Callable[..., Any]:
-        """Stands in for ``generate``: the passes inside know how long its prompt is."""
-
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            names = ("input", "inputs", "input_ids")  # TransformerBridge's, transformers'
-            given: Any = args[0] if args else next((kwargs[n] for n in names if n in kwargs), None)
-            inside = _Generation(None, None)
-            if isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point():
-                inside = _Generation(given.shape[1], kwargs.get("attention_mask"))
-            self.local.generations.append(inside)
-            try:
-                with pass_lock(
-                    self.model
-                ):  # the bridge keeps the cache of its generation on itself
-                    return plain(*args, **kwargs)
-            finally:
-                self.local.generations.pop()
-
-        return generate
+        A call inside another one, as drafts of assisted decoding make it, has the outer prompt.
+        """
+        names = ("input", "inputs", "input_ids")  # TransformerBridge's, transformers'
+        given: Any = args[0] if args else next((kwargs[n] for n in names if n in kwargs), None)
+        inside = self.local.generations[0] if self.local.generations else _Generation(None, None)
+        known = isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point()
+        if known and inside.columns is None:
+            inside.columns, inside.mask = given.shape[1], kwargs.get("attention_mask")
+        self.local.generations.append(inside)
+        try:
+            # The bridge keeps the cache of its generation on itself.
+            with pass_lock(model):
+                return plain(*args, **kwargs)
+        finally:
+            self.local.generations.pop()
 
     def _begin(
         self,
-        module: Any,  # noqa: ARG002 - as torch calls it
+        module: Any,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
-        given = {"input_ids": args[0]} if args else kwargs
+        # A model of transformers may be called with the mask or the cache by position.
+        given = {**dict(zip(_parameters(type(module).forward), args, strict=False)), **kwargs}
         read: Any = [given[k] for k in ("input_ids", "inputs_embeds") if given.get(k) is not None]
         shape = read[0].shape[:2]
-        cache, mask = kv_cache.cache_in(kwargs), kwargs.get("attention_mask")
+        cache, mask = kv_cache.cache_in(given), given.get("attention_mask")
         inside = self.local.generations[-1] if self.local.generations else None
         held: int | None = 0
         if kv_cache.is_filled(cache):
@@ -280,6 +290,12 @@ class _Watch:
 
 _watches: dict[Any, _Watch] = {}
 _lock = threading.RLock()
+
+
+@cache
+def _parameters(forward: Callable[..., Any]) -> list[str]:
+    """Names of the parameters of a forward pass, in order."""
+    return list(signature(forward).parameters)[1:]
 
 
 def _prompt_lengths(inside: _Generation, whole: Bool[Tensor, "batch pos"]) -> Int[Tensor, "batch"]:

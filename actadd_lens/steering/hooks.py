@@ -7,6 +7,7 @@ a batch may be steered by something else;
 ``steer`` and ``fwd_hooks`` serve passes that a caller makes.
 """
 
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -259,7 +260,7 @@ def _tokens_of_call(
 def _check_judged_once(item: When, call: Call, at: Bool[Tensor, "row pos"]) -> None:
     """A condition that averages over a prompt needs all of it in one pass."""
     turn = call.turn
-    if turn is None or not positions.parse(item.condition.position).one_row_only:
+    if turn is None or item.condition.position not in positions.SPREADS:
         return
     if bool((at.sum(dim=1).cpu() != turn.end - turn.start).any()):
         raise PositionError(
@@ -559,21 +560,29 @@ class _Steered(ContextDecorator, AbstractContextManager[None]):
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self.make = make
         self.used = False
-        self.local = threading.local()  # as a decorator it may be entered in several threads
+        # As a decorator it may be entered in several threads.
+        self.entered: list[tuple[int, AbstractContextManager[None]]] = []
 
     def __call__(self, function: Any) -> Any:
         self.used = True
+        later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+        if any(runs_later(function) for runs_later in later):
+            raise VectorError(
+                f"{function.__name__} runs after the call of it, and would not be steered: write "
+                "`with al.steer(...):` inside of it"
+            )
         return super().__call__(function)
 
     def __enter__(self) -> None:
         self.used = True
         context = self.make()
         context.__enter__()
-        self.local.__dict__.setdefault("entered", []).append(context)
+        self.entered.append((threading.get_ident(), context))
 
     def __exit__(self, *error: Any) -> bool | None:
-        entered: list[AbstractContextManager[None]] = self.local.entered
-        return entered.pop().__exit__(*error)
+        here = [i for i, (thread, _) in enumerate(self.entered) if thread == threading.get_ident()]
+        _, context = self.entered.pop(here[-1] if here else -1)
+        return context.__exit__(*error)
 
     def __del__(self) -> None:
         if not self.used:

@@ -595,9 +595,12 @@ def _direction(name: str, given: Any) -> Float[Tensor, "d_model"]:
 
 
 def _finite(name: str, value: Any) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
     if not math.isfinite(number):
-        raise VectorError(f"{name} is {number}: give a finite number")
+        raise VectorError(f"{name} is {value!r}: give a finite number")
     return number
 
 

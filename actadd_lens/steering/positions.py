@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypeGuard
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -167,7 +168,7 @@ class Plan:
         if not isinstance(prompt, Prompt):
             raise PositionError(
                 f"position {self.label!r} depends on the words of {name}, and only its length is "
-                "known here: steer with al.steer, or with a function of al that takes the prompt"
+                "known here: steer a bridge, e.g. al.load_model(model, tokenizer=tokenizer)"
             )
         if isinstance(self.position, Find):
             found = [range(*place) for place in prompt.places(self.position.text)]
@@ -207,6 +208,8 @@ def parse(position: object) -> Plan:
         return Plan(Find(**position))
     if _is_integer(position):
         return Plan(index(position))
+    if isinstance(position, (np.ndarray, Tensor)):
+        position = position.tolist()
     if isinstance(position, (list, tuple)) and position and all(map(_is_integer, position)):
         return Plan(tuple(map(index, position)))
     raise PositionError(
@@ -216,7 +219,8 @@ def parse(position: object) -> Plan:
 
 
 def _is_integer(value: object) -> TypeGuard[SupportsIndex]:
-    return not isinstance(value, (str, bool)) and hasattr(value, "__index__")
+    several = isinstance(value, (np.ndarray, Tensor)) and value.ndim > 0
+    return not isinstance(value, (str, bool)) and not several and hasattr(value, "__index__")
 
 
 def check_rows(position: PositionLike, n_rows: int) -> None:

@@ -142,6 +142,8 @@ _OPERATIONS = {
     "collapse": "{} row of",
 }
 """What was done to a vector, in words; what is not here does not change the rows."""
+_SHOWN = 300
+"""Characters of an expression that are shown."""
 _TERMS = 4
 """Terms of a sum that are shown."""
 
@@ -155,7 +157,8 @@ def expression(provenance: Mapping[str, Any]) -> str:
     >>> expression({**both, "steps": [{"scale": 0.5}]})
     '0.5 x (mine - 2 x yours)'
     """
-    return _term(provenance)[0]
+    text = _term(provenance)[0]
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 60]} ... {text[-50:]}"
 
 
 def _term(provenance: Mapping[str, Any]) -> tuple[str, bool]:
