@@ -61,7 +61,7 @@ class Call:
     turn: Turn | None = None
     """None where the pass begins the context and reads the whole prompt."""
 
-    def of_last(self, n_tokens: int, shape: torch.Size) -> "Call":
+    def of_last(self, n_tokens: int, shape: Sequence[int]) -> "Call":
         """What is known of the last tokens of the pass, where ``shape`` is of those that go on.
 
         Models whose last layers share the keys and values of earlier ones (Gemma 4) go on with the
@@ -246,7 +246,7 @@ class _Watch:
             self.held[id(cache)] = (held or 0) + shape[1]
 
     def _described(
-        self, mask: Any, shape: torch.Size, held: int | None, inside: _Generation | None
+        self, mask: Any, shape: Sequence[int], held: int | None, inside: _Generation | None
     ) -> Call:
         """The pass of ``shape`` tokens after ``held`` cached ones; None if it is not known."""
         n_rows, n_new = shape
@@ -313,7 +313,7 @@ def _prompt_lengths(inside: _Generation, whole: Bool[Tensor, "batch pos"]) -> In
 
 
 def _real_tokens(
-    mask: Any, lengths: list[int] | None, shape: torch.Size
+    mask: Any, lengths: list[int] | None, shape: Sequence[int]
 ) -> Bool[Tensor, "batch pos"] | None:
     if mask is not None:
         check_mask(mask, shape)
@@ -324,9 +324,9 @@ def _real_tokens(
     return None
 
 
-def check_mask(mask: Any, shape: torch.Size) -> None:
+def check_mask(mask: Any, shape: Sequence[int]) -> None:
     """Raise ``PositionError`` unless ``mask`` tells which tokens of [batch, pos] are real."""
-    if isinstance(mask, Tensor) and mask.shape == shape:
+    if isinstance(mask, Tensor) and tuple(mask.shape) == tuple(shape):
         return
     described = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
     raise PositionError(

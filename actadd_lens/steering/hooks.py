@@ -224,7 +224,7 @@ def prompt_edits(
 def _tokens_of_call(
     items: Sequence[Intervention],
     call: Call,
-    shape: torch.Size,
+    shape: Sequence[int],
     rows: Sequence[int] | None,
 ) -> Iterator[tuple[Intervention, Bool[Tensor, "row pos"]]]:
     """Interventions, and which tokens of a pass each edits.

@@ -216,8 +216,8 @@ class SweepResult(Result):
             if chosen is not None:
                 place = chosen.layer, chosen.coefficient
                 alone = steered["vector"].nunique() == steered["position"].nunique() == 1
-                label = parse(chosen.position).label
-                framed = place if alone else {(chosen.vector, label): place}
+                panel = chosen.vector, parse(chosen.position).label
+                framed = place if alone else {panel: place}
             options.setdefault("note", self._note(noted(table, options.get("unit"))))
             return plots.heat_map(table, chosen=framed, label=label, **options)
         options.setdefault("note", self._note(f"95 % intervals, n = {steered['n'].max()} prompts"))
