@@ -46,12 +46,12 @@ nitpick_ignore_regex = [
     # Types of others, which are found offline nowhere.
     (
         "py:class",
-        r"(collections\.abc|dataclasses|jaxtyping|matplotlib|os|pandas|pathlib|torch|transformer_lens)\..*"
+        r"(collections\.abc|contextlib|dataclasses|jaxtyping|matplotlib|os|pandas|pathlib|torch|transformer_lens)\..*"
         r"|AbstractContextManager|Path|Tensor|ndarray"
         r"|actadd_lens\.metrics\.registry\.Registered",  # a type variable
     ),
     # Rooms within, in the signatures of what stands in the reference.
-    ("py:class", r"actadd_lens\.(harness|sweeps|vectors)\..*"),
+    ("py:class", r"actadd_lens\.(harness|sweeps|vectors|models\.tokens|steering\.positions)\..*"),
 ]
 
 html_theme = "furo"

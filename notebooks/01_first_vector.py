@@ -16,6 +16,7 @@
 # chance. Everything here runs offline on the bundled model.
 
 # %%
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -68,6 +69,7 @@ v
 # between a word and a space.
 
 # %%
+warnings.simplefilter("ignore", al.AlignmentWarning)  # the sides have different lengths here
 al.SteeringVector.from_pair(model, ("Love and joy.", "Hate."), layer)
 
 # %% [markdown]
