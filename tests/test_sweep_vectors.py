@@ -225,7 +225,7 @@ def test_an_ablation_knows_the_code_of_its_controls(neo, tmp_path):
 
 @pytest.fixture
 def numpy_allowed(request):
-    """Skips where annotations are checked: numpy's integers are none of Python's."""
+    """Skips where annotations are checked: numpy's integers are not Python's."""
     if request.config.getoption("--jaxtyping-packages", None):
         pytest.skip("run-time types refuse what the functions take")
 

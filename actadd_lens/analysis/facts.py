@@ -77,7 +77,7 @@ def _answer(model: Bridge, prompt: Prompt, fact: tuple[PromptLike, str]) -> Sequ
     whole = encode(model, f"{text} {answer.strip()}")
     if text != text.rstrip() or whole[: len(prompt)] != list(prompt):
         raise PromptError(
-            f"the answer {answer!r} cannot be told apart behind {text!r}: end the prompt in "
+            f"the answer {answer!r} cannot be distinguished after {text!r}: end the prompt in "
             "a word, without a space"
         )
     return whole[len(prompt) :]

@@ -178,14 +178,13 @@ def attached(model: Bridge, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]
 
 def _of_this_thread(hook: Hook) -> Hook:
     """A hook that leaves the passes of other threads alone."""
-    here = threading.get_ident()
+    here, callback = threading.get_ident(), hook
 
-    @wraps(hook)
+    @wraps(callback)
     def own(tensor: Tensor, hook: Any) -> Tensor | None:
         return None if threading.get_ident() != here else callback(tensor, hook=hook)
 
-    callback = hook
-    own.thread = here  # type: ignore[attr-defined]
+    vars(own)["thread"] = here
     return own
 
 
@@ -461,7 +460,7 @@ class BridgeModel:
         config: Any = self.module.config
         return getattr(config.get_text_config(), "num_kv_shared_layers", 0) > 0
 
-    def supports(self, feature: Feature, layer: int | None = None) -> bool:  # noqa: ARG002
+    def supports(self, feature: Feature, layer: int | None = None) -> bool:  # noqa: ARG002 - plain's
         """See ``base.Model``; found out by passes over a few tokens, once for each model."""
         with pass_lock(self.bridge):
             if self.bridge not in _supported:
@@ -615,8 +614,9 @@ def _continued(own: BridgeModel, tokens: Tensor, mask: Tensor | None) -> Tensor:
     first = None if mask is None else mask[:, :3]
     cache = kv_cache.selected(own._pass(tokens[:, :3], first, use_cache=True).cache, swap)
     for n in (4, 5):
-        needs_none = mask is None or kv_cache.length(cache) is None
-        so_far = None if needs_none else mask[swap, :n]  # type: ignore[index]
+        so_far = None
+        if mask is not None and kv_cache.length(cache) is not None:
+            so_far = mask[swap, :n]
         run = own._pass(tokens[swap, n - 1 : n], so_far, cache=cache, use_cache=True)
         cache = run.cache
     return run.last_logits[swap]

@@ -6,7 +6,7 @@ it is read where every call path meets: at the forward pass of the Hugging Face 
 * A pass on a filled cache has tokens of the context before it. It is a decode step if it has one
   token, and a prompt if it has several: a chat's next turn, or a chunk of a prefill.
 * Inside ``generate`` it is known how long the prompt is. So a prefill in chunks, a pass that reads
-  prompt and generated tokens again, and candidates of assisted decoding are all told apart.
+  prompt and generated tokens again, and candidates of assisted decoding are all distinguished.
 * A list of strings is padded on the right without any mask, as a causal model needs none. Its
   padding is recognised at the bridge, where the strings are still there.
 * Threads share the model and its hooks. What is noted of a pass belongs to the thread that runs it.

@@ -253,7 +253,9 @@ def _tokens_of_call(
                     f"the {n_rows(item)} tokens that {type(item).__name__} edits at "
                     f"{plan.position!r} are not all in one pass: read the prompt in one"
                 )
-            rest = item if not row else replace(item, rows=item.rows[row:])  # type: ignore[attr-defined, type-var]
+            rest: Any = item  # what has rows is a SteeringVector, which this module cannot import
+            if row:
+                rest = replace(rest, rows=rest.rows[row:])
             yield rest, at & (first == row)[:, None]
 
 

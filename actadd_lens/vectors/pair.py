@@ -46,7 +46,7 @@ class ContrastPair:
             prompt = getattr(self, name)
             if not is_prompt(prompt):
                 raise PromptError(
-                    f"{prompt!r} is no prompt: a contrast pair is of two texts, token ids or chats"
+                    f"{prompt!r} is not a prompt: a contrast pair is of two texts, token ids or chats"
                 )
             if not isinstance(prompt, (str, Prompt)):  # a list cannot be hashed
                 ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
@@ -132,4 +132,4 @@ def as_pair(pair: object) -> ContrastPair:
     match pair:
         case (positive, negative) if is_prompt(positive) and is_prompt(negative):
             return ContrastPair(positive, negative)
-    raise PromptError(f"{pair!r} is no contrast pair: give two prompts, or a ContrastPair")
+    raise PromptError(f"{pair!r} is not a contrast pair: give two prompts, or a ContrastPair")
