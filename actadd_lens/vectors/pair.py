@@ -46,7 +46,7 @@ class ContrastPair:
             prompt = getattr(self, name)
             if not is_prompt(prompt):
                 raise PromptError(
-                    f"{prompt!r} is not a prompt: a contrast pair is of two texts, token ids or chats"
+                    f"{prompt!r} is not a prompt: a pair is of two texts, token ids or chats"
                 )
             if not isinstance(prompt, (str, Prompt)):  # a list cannot be hashed
                 ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
