@@ -16,7 +16,8 @@ from actadd_lens.frames import DataFrame
 from actadd_lens.generation.comparison import Comparison
 from actadd_lens.generation.completions import Completions, generate
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, check_layers
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import check_layers
 from actadd_lens.models.load import load_model
 from actadd_lens.steering.placement import placement
 from actadd_lens.steering.positions import ANCHORS, SINK, SPREADS

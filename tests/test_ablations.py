@@ -51,7 +51,7 @@ def test_rows_alone_left_out_and_moved(neo, vector):
         assert value_of(neo, alone.random_like(seed_of(0, vector))) == found(
             result, ablation="alone", part=f"row {row}", run="random"
         )
-    shortest = min(map(len, prompts.tokenize(neo, TEXTS)))
+    shortest = min(map(len, prompts.as_prompts(neo, TEXTS)))
     for start in range(shortest - n_rows + 1):
         here = {"ablation": "moved", "position": start, "run": "steered"}
         assert value_of(neo, vector.at(start)) == found(result, **here)
@@ -142,7 +142,7 @@ def test_reach_is_the_divergence_at_every_generated_token(neo, position):
     options = {"max_new_tokens": 4, "samples": 2, "seed": 3, "stop_at_eos": False}
     result = al.steering_reach(neo, vector, TEXTS, progress=False, **options)
     written = al.generate(neo, TEXTS, vector, **options)
-    ids = prompts.tokenize(neo, TEXTS)
+    ids = prompts.as_prompts(neo, TEXTS)
     for completion in written:
         own = result.frame.query(
             f"run == 'steered' and prompt_index == {completion.prompt_index} "
@@ -162,7 +162,7 @@ def test_reach_is_the_divergence_at_every_generated_token(neo, position):
 def steered_after(model, prompt, behind, vector):
     """Log-probs after a prompt read with a vector, and tokens fed to its cache one by one."""
     from actadd_lens.models.bridge import BridgeModel
-    from actadd_lens.steering.hooks import decode_edits, prompt_edits
+    from actadd_lens.steering.edits import decode_edits, prompt_edits
 
     mask = torch.ones(1, len(prompt), dtype=torch.long)
     tokens = torch.tensor([prompt])

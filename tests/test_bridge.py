@@ -5,7 +5,7 @@ import torch
 from conftest import ARCHITECTURES, D_MODEL, N_CTX, N_LAYERS, PARALLEL
 
 import actadd_lens as al
-from actadd_lens.models import bridge as bridged
+from actadd_lens.models import hook_points
 from actadd_lens.models.bridge import BridgeModel
 
 
@@ -25,17 +25,17 @@ def test_names_mean_what_they_do_in_transformer_lens(bridge, architecture):
     model = bridge(architecture)
     points = model.hook_dict
     canonical = build_alias_to_canonical_map(points)
-    for site in bridged.SITES:
+    for site in hook_points.SITES:
         if site == "resid_mid" and architecture in PARALLEL:
             continue
-        name = bridged.hook_point(1, site)
-        assert bridged.point_of(model, name) is points[canonical.get(name, name)]
+        name = hook_points.hook_point(1, site)
+        assert hook_points.point_of(model, name) is points[canonical.get(name, name)]
 
 
 @pytest.mark.parametrize("name", ["hook_embed", "blocks.x.hook_resid_pre", "blocks.1.", ""])
 def test_a_point_of_no_block_is_refused(name):
     with pytest.raises(al.VectorError, match="names no block"):
-        bridged.layer_of(name)
+        hook_points.layer_of(name)
 
 
 def test_a_point_that_is_never_reached_is_told(model):

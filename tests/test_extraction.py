@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from oracle import stream
 
 import actadd_lens as al
-from actadd_lens.models.bridge import SITES
+from actadd_lens.models.hook_points import SITES
 
 TEXT = st.text(alphabet="abc LoveHt", min_size=1, max_size=10)
 

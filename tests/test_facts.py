@@ -7,7 +7,7 @@ from oracle import Addition, logits
 
 import actadd_lens as al
 from actadd_lens.analysis.facts import answer_ranks, precision_at_k
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import as_prompts
 
 FACTS = [("The wedding was on a sunny", "day"), ("I love", "you"), ("She talks about", "weddings")]
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(4))
@@ -20,7 +20,7 @@ def test_ranks_are_those_of_the_plain_model(bridge, plain, architecture):
     for steering, additions in ((None, []), (vector, [Addition(1, "resid_pre", ROWS)])):
         found = answer_ranks(model, FACTS, steering, batch_size=2)
         for i, (prompt, answer) in enumerate(FACTS):
-            [ids] = tokenize(model, prompt)
+            [ids] = as_prompts(model, prompt)
             logprobs = logits(hf, architecture, ids, additions)[-1].log_softmax(dim=-1)
             token = model.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"][0]
             order = logprobs.argsort(descending=True).tolist()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import actadd_lens as al
 from actadd_lens.generation.sampling import drawn_tokens, exponential_noise, random_stream
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import as_prompts
 
 PROMPTS = ["I hate you because", "I love", "The wedding was on a sunny day in May"]
 LAYER = 1
@@ -66,7 +66,7 @@ def test_greedy_is_the_oracles(
     vector = two_rows(model)
     prompts = PROMPTS[::2]
     found = generate(model, prompts, vector, temperature=0, stop_at_eos=False)
-    for ids, completion in zip(tokenize(model, prompts), found, strict=True):
+    for ids, completion in zip(as_prompts(model, prompts), found, strict=True):
         added = [oracle.Addition(LAYER, "resid_pre", vector.rows)]
         expected = oracle.greedy(plain(architecture), architecture, ids, N_NEW, added)
         assert list(completion.tokens) == expected
@@ -81,7 +81,7 @@ def test_sampled_is_the_oracles_with_the_same_random_numbers(
     prompts = PROMPTS[::2]
     found = generate(model, prompts, vector, seed=5, samples=2, stop_at_eos=False)
     for completion in found:
-        ids = tokenize(model, completion.prompt)[0]
+        ids = [*as_prompts(model, completion.prompt)[0]]
         stream = random_stream(5, completion.prompt_index, completion.sample_index)
         added = [oracle.Addition(LAYER, "resid_pre", vector.rows)]
         for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
@@ -99,7 +99,7 @@ def test_generated_tokens_are_steered_where_the_position_says_so(
     row = two_rows(neo).rows[:1]
     vector = al.SteeringVector(row, f"blocks.{LAYER}.hook_resid_pre", position)
     found = generate(neo, PROMPTS[0], vector, temperature=0, stop_at_eos=False)
-    ids = tokenize(neo, PROMPTS[0])[0]
+    ids = as_prompts(neo, PROMPTS[0])[0]
     on_prompt = [oracle.Addition(LAYER, "resid_pre", row.repeat(len(ids), 1))]
     expected = oracle.greedy(
         plain("gpt-neo"), "gpt-neo", ids, N_NEW,
@@ -234,7 +234,7 @@ def test_frequency_penalty_counts_what_was_generated_and_nothing_else(
 ) -> None:
     """By hand, greedy: not the prompt, not BOS."""
     prompt = "you you you because"
-    ids = tokenize(model, prompt)[0]
+    ids = as_prompts(model, prompt)[0]
     generated: list[int] = []
     for _ in range(N_NEW):
         logits = oracle.logits(plain("gpt2"), "gpt2", [*ids, *generated])[-1].clone()
@@ -249,7 +249,7 @@ def test_frequency_penalty_counts_what_was_generated_and_nothing_else(
 def test_logprobs_are_those_of_the_unmodified_distribution(model: Bridge) -> None:
     changed = {"temperature": 0.5, "top_k": 5, "top_p": 0.9, "frequency_penalty": 0.5}
     for completion in generate(model, PROMPTS, stop_at_eos=False, **changed):
-        ids = tokenize(model, completion.prompt)[0]
+        ids = as_prompts(model, completion.prompt)[0]
         whole = torch.tensor([[*ids, *completion.tokens]])
         with torch.no_grad():
             logprobs = model(whole)[0].log_softmax(-1)[len(ids) - 1 : -1]
@@ -340,7 +340,7 @@ def test_provenance_is_enough_to_run_again(model: Bridge) -> None:
 
 def test_a_prompt_beyond_the_context_is_named_before_anything_runs(model: Bridge) -> None:
     prompts = ["I", "you " * 20]
-    n = len(tokenize(model, prompts)[1])
+    n = len(as_prompts(model, prompts)[1])
     n_new = N_CTX - n
     assert len(generate(model, prompts, max_new_tokens=n_new)) == 2
     with pytest.raises(al.PromptError, match=rf"prompt 1 has {n} .* {n_new + 1} new .* {N_CTX}"):

@@ -13,7 +13,7 @@ from oracle import edited
 import actadd_lens as al
 from actadd_lens.models import tokens as prompts
 from actadd_lens.models.bridge import BridgeModel
-from actadd_lens.steering.hooks import prompt_edits
+from actadd_lens.steering.edits import prompt_edits
 
 POINT = "blocks.1.hook_resid_pre"
 TEXTS = ["I love you and you hate me", "She talks", "I"]
@@ -104,7 +104,7 @@ def expected(hf, architecture, ids, name, position):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_passes_are_a_hand_written_hook(bridge, plain, architecture, name, position, side):
     model, hf = bridge(architecture), plain(architecture)
-    rows = prompts.tokenize(model, TEXTS[:2])
+    rows = prompts.as_prompts(model, TEXTS[:2])
     pad = {"left": prompts.pad_left, "right": prompts.pad_right}[side]
     tokens, mask = pad(rows, model.tokenizer.pad_token_id)
     with al.steer(model, made(name, position)), torch.no_grad():
@@ -126,7 +126,7 @@ def test_generation_is_a_hand_written_hook(bridge, plain, architecture, name, po
     model, hf = bridge(architecture), plain(architecture)
     found = al.generate(model, TEXTS, made(name, position), temperature=0, max_new_tokens=5)
     for text, completion in zip(TEXTS, found, strict=True):
-        [ids] = prompts.tokenize(model, text)
+        [ids] = prompts.as_prompts(model, text)
         n_prompt, chosen = len(ids), []
         for _ in range(len(completion.tokens)):
 
@@ -166,7 +166,7 @@ def test_within_steer_generation_is_that_of_generate(model, name):
     )
 )
 def test_additions_come_first_and_the_others_in_the_order_given(neo, items):
-    tokens = torch.tensor([prompts.tokenize(neo, TEXTS[0])[0]])
+    tokens = torch.tensor([prompts.as_prompts(neo, TEXTS[0])[0]])
     name = "blocks.1.hook_resid_pre"
     own, mask = BridgeModel(neo), torch.ones_like(tokens)
     before = own.run(tokens, mask, read=[name], keep=None).streams[name]
@@ -185,7 +185,7 @@ def test_additions_come_first_and_the_others_in_the_order_given(neo, items):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_tokens_outside_keep_their_bits(model, name):
-    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    tokens = torch.tensor([prompts.as_prompts(model, TEXTS[0])[0]])
     mask = torch.ones_like(tokens)
     own = BridgeModel(model)
     clean = own.run(tokens, mask, read=[POINT], keep=None).streams[POINT]
@@ -197,7 +197,7 @@ def test_tokens_outside_keep_their_bits(model, name):
 
 def test_a_vector_that_keeps_the_norm_keeps_bits_where_it_adds_nothing(model):
     two = al.KeepNorm(vector(3, n_rows=3).with_rows([1]))
-    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    tokens = torch.tensor([prompts.as_prompts(model, TEXTS[0])[0]])
     mask, own = torch.ones_like(tokens), BridgeModel(model)
     clean = own.run(tokens, mask, read=[POINT], keep=None).streams[POINT]
     edits = prompt_edits(model, [two], mask).by_point
@@ -210,7 +210,7 @@ def test_a_vector_that_keeps_the_norm_keeps_bits_where_it_adds_nothing(model):
 
 
 def cosine_of(model, text, read_at):
-    tokens = torch.tensor([prompts.tokenize(model, text)[0]])
+    tokens = torch.tensor([prompts.as_prompts(model, text)[0]])
     read = BridgeModel(model).run(tokens, torch.ones_like(tokens), read=[read_at], keep=None)
     stream = read.streams[read_at][0]
     return float(torch.nn.functional.cosine_similarity(stream[-1], direction(1), dim=0))
@@ -266,7 +266,7 @@ def test_they_work_in_likelihoods_and_compare(neo):
 def test_beside_the_stream_what_changed_meets_the_skip_connection(bridge, name):
     """Where TransformerLens reads the MLP's entry, the stream must change there all the same."""
     model = bridge("llama")
-    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    tokens = torch.tensor([prompts.as_prompts(model, TEXTS[0])[0]])
     own, mask = BridgeModel(model), torch.ones_like(tokens)
     mid, post, out = (f"blocks.1.hook_{site}" for site in ("resid_mid", "resid_post", "mlp_out"))
     edits = prompt_edits(model, [made(name, "all", mid)], mask).by_point
@@ -333,7 +333,7 @@ def test_what_makes_no_sense_is_refused(make, error, message):
 @pytest.mark.parametrize("where", ["back", -2, 4])
 def test_a_condition_on_a_text_is_judged_where_a_whole_pass_judges_it(model, where):
     """A text is read without its last token only where nothing depends on that token."""
-    [ids] = prompts.tokenize(model, TEXTS[0])
+    [ids] = prompts.as_prompts(model, TEXTS[0])
     tokens, then = torch.tensor([ids]), 8 * vector(4)
     for threshold in (-0.3, 0.0, 0.3):
         when = al.When(al.Similarity(direction(1), POINT, threshold, where), then)
@@ -358,7 +358,7 @@ def test_what_is_added_amid_a_block_is_there_before_what_acts_at_its_end(
     bridge, architecture, reverse
 ):
     model = bridge(architecture)
-    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    tokens = torch.tensor([prompts.as_prompts(model, TEXTS[0])[0]])
     own, mask, post = BridgeModel(model), torch.ones_like(tokens), "blocks.1.hook_resid_post"
     along = 9 * al.SteeringVector(direction(1)[None], "blocks.1.hook_resid_mid", "all")
     items = [along, al.Project(direction(1), post)]
@@ -400,7 +400,7 @@ def test_a_condition_is_outermost():
 @pytest.mark.parametrize("position", ["front", 2, "middle", "back", -3])
 def test_rows_are_added_where_placement_shows_them(model, position):
     steering = vector(7, n_rows=3, position=position)
-    tokens = torch.tensor([prompts.tokenize(model, TEXTS[0])[0]])
+    tokens = torch.tensor([prompts.as_prompts(model, TEXTS[0])[0]])
     own, mask = BridgeModel(model), torch.ones_like(tokens)
     edits = prompt_edits(model, [steering], mask).by_point
     clean, steered = (

@@ -11,7 +11,7 @@ from oracle import Addition, logits, start_of, stream
 import actadd_lens as al
 from actadd_lens.analysis import lens
 from actadd_lens.analysis.lens import lens_logprobs, logit_lens, unembed_vector
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import as_prompts
 
 PROMPT = "I love you and you hate me"
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(3))
@@ -37,7 +37,7 @@ def norm_and_head(hf, architecture):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_last_lens_is_the_prediction_of_the_plain_model(bridge, plain, architecture):
     model, hf = bridge(architecture), plain(architecture)
-    [ids] = tokenize(model, PROMPT)
+    [ids] = as_prompts(model, PROMPT)
     for position in (None, "front", "back"):
         steering = None if position is None else vector_of(position=position)
         additions = []
@@ -51,7 +51,7 @@ def test_the_last_lens_is_the_prediction_of_the_plain_model(bridge, plain, archi
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_other_lenses_read_the_plain_stream(bridge, plain, architecture):
     model, hf = bridge(architecture), plain(architecture)
-    [ids] = tokenize(model, PROMPT)
+    [ids] = as_prompts(model, PROMPT)
     norm, head = norm_and_head(hf, architecture)
     found = lens_logprobs(model, PROMPT, layers=range(N_LAYERS))
     for layer, logprobs in enumerate(found):
@@ -65,7 +65,7 @@ def test_other_lenses_read_the_plain_stream(bridge, plain, architecture):
 
 def test_the_frame_says_what_the_log_probs_do(neo):
     frame = logit_lens(neo, PROMPT, vector_of())
-    [ids] = tokenize(neo, PROMPT)
+    [ids] = as_prompts(neo, PROMPT)
     assert list(frame.columns) == [
         "run", "layer", "position", "token", "top_token", "p_top", "entropy", "kl_to_final",
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_the_runs_part_at_the_layer_of_the_vector(neo):
 def test_a_vector_behind_the_last_block_is_seen(neo):
     vector = vector_of().to_hook_point(f"blocks.{N_LAYERS - 1}.hook_resid_post").at("back")
     with al.steer(neo, vector):
-        expected = neo(torch.tensor(tokenize(neo, PROMPT)))[0].log_softmax(dim=-1).detach()
+        expected = neo(torch.tensor(as_prompts(neo, PROMPT)))[0].log_softmax(dim=-1).detach()
     [found] = lens_logprobs(neo, PROMPT, vector, layers=[N_LAYERS])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -160,7 +160,7 @@ def test_a_reading_is_what_the_logits_change_by(neo):
     scales = []
     neo.ln_final.hook_scale.add_hook(lambda scale, hook: scales.append(scale.clone()))
     placed = vector_of().to_hook_point(f"blocks.{N_LAYERS - 1}.hook_resid_post").at("back")
-    tokens = torch.tensor(tokenize(neo, PROMPT))
+    tokens = torch.tensor(as_prompts(neo, PROMPT))
     with torch.no_grad():
         clean = neo(tokens)[0, -1]
         neo.ln_final.hook_scale.remove_hooks()

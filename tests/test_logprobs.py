@@ -11,7 +11,7 @@ from oracle import Addition, logits, start_of
 
 import actadd_lens as al
 from actadd_lens.analysis.logprobs import kl_terms, next_token_logprobs
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import as_prompts
 
 TEXTS = ["I love you and you hate me", "She talks", "The wedding was on a sunny day in May"]
 ROWS = 3 * torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(3))
@@ -30,7 +30,7 @@ def by_hand(hf, architecture, ids, additions=()):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_token_logprobs_are_those_of_a_plain_loop(bridge, plain, architecture):
     model, hf = bridge(architecture), plain(architecture)
-    ids = tokenize(model, TEXTS)
+    ids = as_prompts(model, TEXTS)
     for position in (None, "front", "back"):
         steering = None if position is None else vector_of(position)
         found = al.token_logprobs(model, TEXTS, steering)
@@ -51,7 +51,7 @@ def test_batching_changes_nothing(neo, texts, batch_size):
     whole = al.token_logprobs(neo, texts, vector_of(0))
     parts = al.token_logprobs(neo, texts, vector_of(0), batch_size=batch_size)
     for text, one, other in zip(texts, whole, parts, strict=True):
-        assert one.shape == (len(tokenize(neo, text)[0]) - 1,)
+        assert one.shape == (len(as_prompts(neo, text)[0]) - 1,)
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
@@ -70,7 +70,7 @@ def test_a_coefficient_of_zero_is_clean_to_the_bit(neo, position):
 
 def test_a_vector_may_reach_the_last_token(neo, plain):
     """It then changes what is predicted behind the text only, but for its other rows."""
-    [ids] = tokenize(neo, "She talks")
+    [ids] = as_prompts(neo, "She talks")
     rows = 3 * torch.randn(len(ids), D_MODEL, generator=torch.Generator().manual_seed(1))
     vector = al.SteeringVector(rows, "blocks.1.hook_resid_pre")
     expected = by_hand(plain("gpt-neo"), "gpt-neo", ids, [Addition(1, "resid_pre", rows, 0)])
@@ -85,7 +85,7 @@ def test_what_follows_a_prompt_is_read_after_its_last_token(bridge, plain, archi
     model, hf = bridge(architecture), plain(architecture)
     found = next_token_logprobs(model, TEXTS, vector_of(), batch_size=2)
     additions = [Addition(1, "resid_pre", ROWS, 0)]
-    for ids, row in zip(tokenize(model, TEXTS), found, strict=True):
+    for ids, row in zip(as_prompts(model, TEXTS), found, strict=True):
         expected = logits(hf, architecture, ids, additions)[-1].log_softmax(dim=-1)
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
 

@@ -13,7 +13,8 @@ import torch
 from conftest import D_MODEL, make_config, make_tokenizer
 
 import actadd_lens as al
-from actadd_lens.models.bridge import BridgeModel, is_bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import is_bridge
 from actadd_lens.models.load import TESTBED, same_model
 
 POINT = "blocks.1.hook_resid_pre"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from oracle import start_of, stream
 
 import actadd_lens as al
-from actadd_lens.models import bridge as forward
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models import hook_points
+from actadd_lens.models.tokens import as_prompts
 from actadd_lens.vectors.geometry import cosines, dose, residual_norms
 
 PROMPTS = ["I love you and you hate me", "She talks", "The wedding was on a sunny day in May"]
@@ -27,7 +27,7 @@ def vector_of(n_rows=2, position="front", point="blocks.1.hook_resid_pre", width
 def test_residual_norms_are_those_of_the_plain_model(bridge, plain, architecture):
     model, hf = bridge(architecture), plain(architecture)
     frame = residual_norms(model, PROMPTS)
-    for index, ids in enumerate(tokenize(model, PROMPTS)):
+    for index, ids in enumerate(as_prompts(model, PROMPTS)):
         for layer in range(N_LAYERS):
             rows = frame.query("prompt_index == @index and layer == @layer")
             assert rows["position"].tolist() == list(range(len(ids)))
@@ -36,7 +36,7 @@ def test_residual_norms_are_those_of_the_plain_model(bridge, plain, architecture
             expected = stream(hf, architecture, ids, layer, "resid_pre").norm(dim=1)
             found = torch.tensor(rows["norm"].tolist())
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert len(frame) == N_LAYERS * sum(map(len, tokenize(model, PROMPTS)))
+    assert len(frame) == N_LAYERS * sum(map(len, as_prompts(model, PROMPTS)))
 
 
 @given(
@@ -53,7 +53,7 @@ def test_each_prompt_has_the_norms_that_it_has_alone(neo, prompts, layers, batch
 
 
 def test_a_pass_ends_at_the_deepest_layer_asked_for(neo):
-    deeper = forward.point_of(neo, forward.hook_point(2))
+    deeper = hook_points.point_of(neo, hook_points.hook_point(2))
     seen = []
     deeper.add_hook(lambda tensor, hook: seen.append(hook.name))
     residual_norms(neo, PROMPTS, [1, 0])
@@ -65,7 +65,7 @@ def test_a_pass_ends_at_the_deepest_layer_asked_for(neo):
 def test_the_dose_is_measured_where_the_rows_land(neo, plain, position):
     vector = vector_of(2, position)
     frame = dose(neo, vector, PROMPTS)
-    for index, ids in enumerate(tokenize(neo, PROMPTS)):
+    for index, ids in enumerate(as_prompts(neo, PROMPTS)):
         rows = frame[frame["prompt_index"] == index]
         start = start_of(position, len(ids), 2)
         assert rows["row"].tolist() == [0, 1]
@@ -83,7 +83,7 @@ def test_the_dose_is_measured_where_the_rows_land(neo, plain, position):
 @pytest.mark.parametrize("position", ["prompt", "all"])
 def test_a_spread_row_has_a_dose_at_every_position(neo, position):
     frame = dose(neo, vector_of(1, position), PROMPTS[:2])
-    lengths = [len(ids) for ids in tokenize(neo, PROMPTS[:2])]
+    lengths = [len(ids) for ids in as_prompts(neo, PROMPTS[:2])]
     assert frame["position"].tolist() == [i for n in lengths for i in range(n)]
     assert set(frame["row"]) == {0}
 

@@ -8,9 +8,10 @@ from oracle import Addition, logits
 import actadd_lens as al
 from actadd_lens.models import tokens as prompts
 from actadd_lens.models.base import Start
-from actadd_lens.models.bridge import BridgeModel, hook_point
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import hook_point
 from actadd_lens.models.plain import fast_model
-from actadd_lens.steering.hooks import tokens_edited
+from actadd_lens.steering.checks import tokens_edited
 from actadd_lens.steering.interventions import applied
 
 TEXTS = ["I love you and you hate me", "She talks"]
@@ -24,7 +25,7 @@ def rows_of(seed):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_partial_pass_is_a_hand_written_hook(bridge, plain, architecture, pad):
     model, hf = bridge(architecture), plain(architecture)
-    rows = prompts.tokenize(model, TEXTS)
+    rows = prompts.as_prompts(model, TEXTS)
     tokens, mask = pad(rows, model.tokenizer.pad_token_id)
     passes = fast_model(model)
     for layer in range(N_LAYERS):
@@ -40,7 +41,7 @@ def test_a_partial_pass_is_a_hand_written_hook(bridge, plain, architecture, pad)
 
 def test_blocks_below_do_not_run(neo):
     passes = fast_model(neo)
-    tokens, mask = prompts.pad_left(prompts.tokenize(neo, TEXTS), 0)
+    tokens, mask = prompts.pad_left(prompts.as_prompts(neo, TEXTS), 0)
     ran = []
     handles = [
         block.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
@@ -56,7 +57,7 @@ def test_blocks_below_do_not_run(neo):
 
 def test_the_plain_model_is_left_as_it_was_also_by_an_error(neo):
     passes = fast_model(neo)
-    tokens, mask = prompts.pad_left(prompts.tokenize(neo, TEXTS), 0)
+    tokens, mask = prompts.pad_left(prompts.as_prompts(neo, TEXTS), 0)
     before = passes.module(tokens, attention_mask=mask).logits
     with pytest.raises(RuntimeError):
         passes.run(tokens, mask, start=Start(1, torch.zeros(*tokens.shape, D_MODEL + 1)))

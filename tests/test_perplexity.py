@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import actadd_lens as al
 from actadd_lens.analysis.perplexity import prompting_ratio, ratio_summary
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import as_prompts
 
 TEXTS = ["I love you and you hate me", "The wedding was on a sunny day in May"]
 
@@ -27,7 +27,7 @@ def test_only_predictions_behind_the_rows_count(neo, position, n_rows):
     frame = al.perplexity_ratio(neo, TEXTS, vector)
     runs = {"clean": None, "steered": vector}
     logprobs = {name: al.token_logprobs(neo, TEXTS, s) for name, s in runs.items()}
-    for i, ids in enumerate(tokenize(neo, TEXTS)):
+    for i, ids in enumerate(as_prompts(neo, TEXTS)):
         start = {"front": 0, 1: 1, "middle": len(ids) // 2 - n_rows // 2}[position]
         # the first prediction that counts is made at the position behind the last row
         first = start + n_rows
@@ -40,7 +40,7 @@ def test_only_predictions_behind_the_rows_count(neo, position, n_rows):
 
 def test_every_prediction_counts_when_asked(neo):
     frame = al.perplexity_ratio(neo, TEXTS, vector_of(), mask_injected=False)
-    lengths = [len(ids) - 1 for ids in tokenize(neo, TEXTS)]
+    lengths = [len(ids) - 1 for ids in as_prompts(neo, TEXTS)]
     assert frame["n_tokens"].tolist() == lengths
 
 
@@ -60,12 +60,12 @@ def test_labels_that_sound_like_ratios_are_not_averaged(neo):
 
 def test_several_vectors_mask_up_to_the_last_row(neo):
     frame = al.perplexity_ratio(neo, TEXTS[:1], [vector_of(1), vector_of(2, position=3)])
-    assert frame["n_tokens"][0] == len(tokenize(neo, TEXTS[0])[0]) - 1 - 5
+    assert frame["n_tokens"][0] == len(as_prompts(neo, TEXTS[0])[0]) - 1 - 5
 
 
 def test_a_vector_on_the_whole_prompt_masks_nothing(neo):
     frame = al.perplexity_ratio(neo, TEXTS, vector_of(1, "prompt"))
-    assert frame["n_tokens"].tolist() == [len(ids) - 1 for ids in tokenize(neo, TEXTS)]
+    assert frame["n_tokens"].tolist() == [len(ids) - 1 for ids in as_prompts(neo, TEXTS)]
 
 
 def test_without_effect_the_ratio_is_one(neo):
@@ -75,8 +75,8 @@ def test_without_effect_the_ratio_is_one(neo):
 def test_prompting_puts_the_words_before_the_text(neo):
     vector = vector_of()
     frame = prompting_ratio(neo, TEXTS, vector, "Love ", labels=["a", "b"])
-    head = tokenize(neo, "Love ")[0]
-    for i, ids in enumerate(tokenize(neo, TEXTS)):
+    head = as_prompts(neo, "Love ")[0]
+    for i, ids in enumerate(as_prompts(neo, TEXTS)):
         with torch.no_grad():
             logits = neo(torch.tensor([[*head, *ids[1:]]]))[0].log_softmax(dim=-1)
         skipped = len(vector.rows)

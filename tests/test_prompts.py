@@ -159,12 +159,12 @@ def test_the_tokenizers_output_is_refused_with_the_remedy(model):
 def test_bos_is_transformer_lenss_setting(bridge, architecture, monkeypatch):
     model = bridge(architecture)
     default = model.to_tokens("I love")[0].tolist()
-    assert prompts.tokenize(model, "I love") == [default]
+    assert [[*ids] for ids in prompts.as_prompts(model, "I love")] == [default]
     assert al.activations(model, "I love", [0])[0][0].shape[0] == len(default)
     bare = model.tokenizer("I love", add_special_tokens=False)["input_ids"]
     for prepend, expected in ((True, [model.tokenizer.bos_token_id, *bare]), (False, bare)):
         monkeypatch.setattr(model.cfg, "default_prepend_bos", prepend)
-        assert prompts.tokenize(model, "I love") == [expected]
+        assert [[*ids] for ids in prompts.as_prompts(model, "I love")] == [expected]
         equal = al.ContrastPair("I love", "I love").tokens(model)
         assert equal.tolist() == [expected, expected]
 
@@ -323,7 +323,7 @@ def test_bos_of_a_template_is_not_doubled(chatty):
     for before in ("", "\n"):
         model = chatty(before + TEMPLATES["bos"], "llama")
         for prompt in (al.chat(model, "Hi"), al.chat(model, "Hi").text):
-            [ids] = prompts.tokenize(model, prompt)
+            [ids] = prompts.as_prompts(model, prompt)
             assert ids.count(model.tokenizer.bos_token_id) == 1
 
 

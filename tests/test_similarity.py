@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oracle import stream
 
 import actadd_lens as al
-from actadd_lens.models.tokens import encode, tokenize
+from actadd_lens.models.tokens import as_prompts, encode
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.geometry import separability, split_half
 
@@ -87,7 +87,7 @@ def test_separability_by_hand(neo, plain, token):
     positive, negative = (
         [
             float(stream(plain("gpt-neo"), "gpt-neo", ids, 1, "resid_pre")[token].double() @ unit)
-            for ids in tokenize(neo, texts)
+            for ids in as_prompts(neo, texts)
         ]
         for texts in (POSITIVE[:3], NEGATIVE)
     )
@@ -147,7 +147,7 @@ def test_the_direction_of_the_pairs_separates_them(neo):
 
 def test_another_hook_point_is_read_there(neo, plain):
     vector = vector_of(point="blocks.2.hook_mlp_out")
-    [ids] = tokenize(neo, "Love")
+    [ids] = as_prompts(neo, "Love")
     row = stream(plain("gpt-neo"), "gpt-neo", ids, 2, "mlp_out")[-1]
     expected = float(row @ vector.rows[0] / vector.norms()[0])
     assert separability(neo, ["Love"], ["Hate"], vector).positive[0] == pytest.approx(

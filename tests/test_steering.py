@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from oracle import Addition, greedy, logits, start_of
 
 import actadd_lens as al
-from actadd_lens.models import bridge as forward
+from actadd_lens.models import hook_points, watch
 from actadd_lens.models import tokens as prompts
-from actadd_lens.models import watch
-from actadd_lens.models.bridge import SITES, BridgeModel
-from actadd_lens.steering.hooks import decode_edits, prompt_edits, tokens_edited
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import SITES
+from actadd_lens.steering.checks import tokens_edited
+from actadd_lens.steering.edits import decode_edits, prompt_edits
 from actadd_lens.steering.interventions import applied
 from actadd_lens.steering.positions import ANCHORS
 
@@ -160,7 +161,7 @@ def test_the_laws_of_bits_hold_everywhere(bridge, architecture, site):
         pytest.skip("no stream between attention and MLP there")
     model = bridge(architecture)
     tokens = tokens_of(model, LONG)
-    v, w = (vector_of(seed, 3, forward.hook_point(1, site)) for seed in (0, 1))
+    v, w = (vector_of(seed, 3, hook_points.hook_point(1, site)) for seed in (0, 1))
     expected = clean(model, tokens)
     for nothing in (None, [], 0 * v, [v, -v], v - v):
         assert torch.equal(steered(model, nothing, tokens), expected)
@@ -180,7 +181,7 @@ def test_rows_steered_by_different_vectors_are_what_each_is_alone(
     model = bridge(architecture)
     texts = [(LONG, SHORT, "I love you")[i % 3] for i in range(len(steerings))]
     pad = {"left": prompts.pad_left, "right": prompts.pad_right}[side]
-    rows = prompts.tokenize(model, texts)
+    rows = prompts.as_prompts(model, texts)
     tokens, mask = pad(rows, model.tokenizer.pad_token_id)
     edits = prompt_edits(model, steerings, mask).by_point
     batch = BridgeModel(model).run(tokens, mask, edits=edits).logits
@@ -189,7 +190,7 @@ def test_rows_steered_by_different_vectors_are_what_each_is_alone(
 
 
 def test_a_mixed_batch_names_the_prompt_that_is_too_short(neo):
-    tokens, mask = prompts.pad_left(prompts.tokenize(neo, [LONG, "Anger"]), 0)
+    tokens, mask = prompts.pad_left(prompts.as_prompts(neo, [LONG, "Anger"]), 0)
     edits = prompt_edits(neo, [None, vector_of(n_rows=5)], mask).by_point
     with pytest.raises(al.PositionError, match="prompt 1 has 3 tokens"):
         BridgeModel(neo).run(tokens, mask, edits=edits)
@@ -214,7 +215,7 @@ def test_every_site_steers_as_a_hand_written_hook(bridge, plain, architecture, s
     model, hf = bridge(architecture), plain(architecture)
     tokens = tokens_of(model, LONG)
     for layer in (0, N_LAYERS - 1):
-        vector = vector_of(layer, 3, forward.hook_point(layer, site), position=1)
+        vector = vector_of(layer, 3, hook_points.hook_point(layer, site), position=1)
         expected = logits(
             hf, architecture, tokens[0].tolist(), [Addition(layer, site, vector.rows, 1)]
         )
@@ -224,7 +225,7 @@ def test_every_site_steers_as_a_hand_written_hook(bridge, plain, architecture, s
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_position_steers_as_a_hand_written_hook(bridge, plain, architecture):
     model, hf = bridge(architecture), plain(architecture)
-    rows = prompts.tokenize(model, [LONG, SHORT])
+    rows = prompts.as_prompts(model, [LONG, SHORT])
     tokens, mask = prompts.pad_left(rows, model.tokenizer.pad_token_id)
     for position in ("front", "middle", "back", 1, -2):
         vector = vector_of(5, 2, position=position)
@@ -241,7 +242,7 @@ def test_the_bridge_generates_as_the_oracle_does(bridge, plain, architecture, po
     model, hf = bridge(architecture), plain(architecture)
     vector = vector_of(3, 1, position=position)
     texts = ["I hate you because", "I love"]
-    tokens, mask = prompts.pad_left(prompts.tokenize(model, texts), model.tokenizer.pad_token_id)
+    tokens, mask = prompts.pad_left(prompts.as_prompts(model, texts), model.tokenizer.pad_token_id)
     with al.steer(model, vector):
         output = model.generate(
             tokens,
@@ -251,7 +252,9 @@ def test_the_bridge_generates_as_the_oracle_does(bridge, plain, architecture, po
             stop_at_eos=False,
             verbose=False,
         )
-    for row, new in zip(prompts.tokenize(model, texts), output[:, tokens.shape[1] :], strict=True):
+    for row, new in zip(
+        prompts.as_prompts(model, texts), output[:, tokens.shape[1] :], strict=True
+    ):
         n = len(row)
         additions = {
             "front": [Addition(1, "resid_pre", vector.rows, 0)],
@@ -337,7 +340,7 @@ def test_a_decode_step_is_told_by_its_cache(model):
 
 
 def test_hugging_face_generate_is_steered_too(model, plain):
-    row = prompts.tokenize(model, "I hate you because")[0]
+    row = prompts.as_prompts(model, "I hate you because")[0]
     vector = vector_of(4, 2)
     with al.steer(model, vector):
         output = model.hf_generate(
@@ -352,7 +355,7 @@ def test_hugging_face_generate_is_steered_too(model, plain):
 
 
 def test_fwd_hooks_do_what_steer_does(model):
-    rows = prompts.tokenize(model, [LONG, SHORT])
+    rows = prompts.as_prompts(model, [LONG, SHORT])
     tokens, mask = prompts.pad_left(rows, model.tokenizer.pad_token_id)
     steering = [vector_of(0, 2, position="back"), vector_of(1, 3, "blocks.2.hook_resid_mid")]
     hooks = al.fwd_hooks(model, steering, mask)
@@ -374,7 +377,7 @@ def test_the_cache_holds_the_steered_stream(model):
 
 
 def test_prefill_and_decode_steps_agree_with_one_pass(model):
-    rows = prompts.tokenize(model, [LONG, SHORT])
+    rows = prompts.as_prompts(model, [LONG, SHORT])
     tokens, mask = prompts.pad_left(rows, model.tokenizer.pad_token_id)
     vector = vector_of(0, 1, position="all")
     own, edits = BridgeModel(model), prompt_edits(model, [vector, vector], mask).by_point
@@ -522,7 +525,7 @@ def test_a_vector_of_another_width_or_depth_is_refused_with_both_figures(model):
 
 
 def test_a_vector_longer_than_a_prompt_names_the_prompt(model):
-    rows = prompts.tokenize(model, [LONG, "a"])
+    rows = prompts.as_prompts(model, [LONG, "a"])
     tokens, mask = prompts.pad_left(rows, model.tokenizer.pad_token_id)
     with pytest.raises(al.PositionError, match="vector has 5 rows, prompt 1 has 2 tokens"):
         steered(model, vector_of(0, 5), tokens, attention_mask=mask)
@@ -554,7 +557,7 @@ def test_rows_beyond_the_range_of_the_stream_are_refused(half):
 
 
 def test_a_mask_for_other_tokens_is_refused(neo):
-    tokens, mask = prompts.pad_left(prompts.tokenize(neo, [LONG, SHORT]), 0)
+    tokens, mask = prompts.pad_left(prompts.as_prompts(neo, [LONG, SHORT]), 0)
     hooks = al.fwd_hooks(neo, vector_of(), mask[:, 1:])
     with pytest.raises(al.PositionError, match="does not say which of"):
         neo.run_with_hooks(tokens, attention_mask=mask, fwd_hooks=hooks)

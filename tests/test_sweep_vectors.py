@@ -11,7 +11,7 @@ from conftest import N_LAYERS
 
 import actadd_lens as al
 from actadd_lens import metrics
-from actadd_lens.models.bridge import layer_of
+from actadd_lens.models.hook_points import layer_of
 from actadd_lens.sweeps import Steered, register_control
 from actadd_lens.sweeps.grid import grid, sources_of
 from actadd_lens.sweeps.identity import described

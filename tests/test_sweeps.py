@@ -51,7 +51,7 @@ def test_every_cell_is_a_hand_written_hook_on_one_prompt(bridge, plain, architec
     """Resumed where it can be; a hook of the caller's own makes every cell a whole pass."""
     model, hf = bridge(architecture), plain(architecture)
     grid = {"layers": [0, 2], "coefficients": [-2.0, 3.0], "positions": ["front", "back", 1]}
-    ids = prompts.tokenize(model, TEXTS)
+    ids = prompts.as_prompts(model, TEXTS)
     longest = max(map(len, ids))
     point = model.get_hook_point("blocks.0.hook_in")
     if hooked:
@@ -178,7 +178,7 @@ class Recorder(LogitMetric):
 def test_metrics_over_the_text_read_what_is_behind_the_vector(neo):
     result = run(neo, layers=[1], positions=["front", 1], metrics=[Recorder(over="text")])
     vector = al.extract(neo, PAIR)[1]
-    ids = prompts.tokenize(neo, TEXTS)
+    ids = prompts.as_prompts(neo, TEXTS)
     for position, behind in {"front": len(vector.rows), 1: 1 + len(vector.rows)}.items():
         values = cells(result, position=position)
         for i, row in enumerate(ids):
@@ -203,8 +203,8 @@ def test_prompted_cells_read_the_positive_prompt_before_the_text(neo):
         assert values[metric.name].tolist() == pytest.approx(expected[:, token].tolist(), abs=1e-5)
     assert cells(result, layer=0, run="prompted").equals(values)
     ids, longer = (
-        prompts.tokenize(neo, TEXTS[:1])[0],
-        prompts.tokenize(neo, f"{PAIR[0]} {TEXTS[0]}")[0],
+        prompts.as_prompts(neo, TEXTS[:1])[0],
+        prompts.as_prompts(neo, f"{PAIR[0]} {TEXTS[0]}")[0],
     )
     alike = next(n for n in range(len(ids), 0, -1) if ids[-n:] == longer[-n:])
     with torch.no_grad():

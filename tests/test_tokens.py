@@ -16,8 +16,8 @@ ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1
 def test_the_shorter_prompt_is_padded_on_the_right(model):
     space = model.to_tokens(" ", prepend_bos=False).item()
     positive, negative = al.ContrastPair("Love", "I love you").tokens(model).tolist()
-    assert positive == [*prompts.tokenize(model, "Love")[0], space, space]
-    assert negative == prompts.tokenize(model, "I love you")[0]
+    assert positive == [*prompts.as_prompts(model, "Love")[0], space, space]
+    assert negative == [*prompts.as_prompts(model, "I love you")[0]]
 
 
 @pytest.mark.parametrize("pad", [0, 7])
@@ -47,9 +47,9 @@ def test_padding_can_be_undone(rows, pad):
 
 def test_what_is_empty_is_named(model):
     with pytest.raises(al.PromptError, match="list of prompts is empty"):
-        prompts.tokenize(model, [])
+        prompts.as_prompts(model, [])
     with pytest.raises(al.PromptError, match="prompt 1 is empty"):
-        prompts.tokenize(model, ["Love", ""])
+        prompts.as_prompts(model, ["Love", ""])
     with pytest.raises(al.PromptError, match="both prompts of the contrast pair are empty"):
         al.ContrastPair("", "")
 
@@ -58,7 +58,7 @@ def test_beyond_the_context_is_told_with_both_lengths(model):
     long = "Love" * N_CTX
     n_tokens = model.to_tokens(long, prepend_bos=True, truncate=False).shape[1]
     with pytest.raises(al.PromptError, match=rf"prompt 1 has {n_tokens} tokens.* at most {N_CTX}"):
-        prompts.tokenize(model, ["Love", long])
+        prompts.as_prompts(model, ["Love", long])
     with pytest.raises(al.PromptError, match=rf"pair has {n_tokens} tokens.* at most {N_CTX}"):
         al.ContrastPair("Love", long).tokens(model)
 
@@ -84,7 +84,7 @@ def test_tokens_are_integers_of_the_contract_shape(model):
 
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), ("a", None), 3])
 def test_what_is_no_pair_is_refused(neo, pair):
-    with pytest.raises(al.PromptError, match="no contrast pair"):
+    with pytest.raises(al.PromptError, match="not a contrast pair"):
         pairs.as_pair(pair)
 
 

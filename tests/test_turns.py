@@ -16,7 +16,7 @@ from torch import Tensor
 
 import actadd_lens as al
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import hooked_points
+from actadd_lens.models.hook_points import hooked_points
 
 ROWS = 2 * torch.randn(3, D_MODEL, generator=torch.Generator().manual_seed(5))
 FIRST, SECOND = [1, 20, 33, 45, 60, 71, 80], [90, 25, 31, 77, 41]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_tokenizer
 
-from actadd_lens.models import bridge as bridged
+from actadd_lens.models import hook_points
 
 CFG = ("n_layers", "d_model", "d_vocab", "d_head", "d_mlp", "n_ctx", "n_heads", "dtype", "device",
        "model_name", "default_prepend_bos")  # fmt: skip
@@ -98,7 +98,7 @@ def test_a_point_of_another_name_is_refused(model, monkeypatch):
     point = model.get_hook_point("blocks.1.hook_resid_mid")
     monkeypatch.setattr(point, "name", "blocks.1.elsewhere")
     with pytest.raises(al.LayerError, match=r"reads blocks.1.hook_resid_mid at blocks.1.elsewhere"):
-        bridged.injection_points(model, "blocks.1.hook_resid_mid")
+        hook_points.injection_points(model, "blocks.1.hook_resid_mid")
 
 
 def test_a_wrapped_parameter_has_an_inserted_name(model):

@@ -9,7 +9,7 @@ from actadd_lens.errors import PromptError
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, bare_tokens, encode
-from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.checks import as_interventions
 from actadd_lens.steering.interventions import Steering
 
 

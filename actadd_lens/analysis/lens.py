@@ -15,11 +15,12 @@ from torch import Tensor
 from actadd_lens.analysis.logprobs import kl_terms
 from actadd_lens.errors import LayerError, VectorError, require_count
 from actadd_lens.frames import DataFrame
-from actadd_lens.models import bridge
+from actadd_lens.models import bridge, hook_points
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import Prompt, PromptLike, as_prompts, token_texts
-from actadd_lens.steering.hooks import as_interventions, prompt_edits
+from actadd_lens.steering.checks import as_interventions
+from actadd_lens.steering.edits import prompt_edits
 from actadd_lens.steering.interventions import Steering
 from actadd_lens.vectors.vector import SteeringVector, as_vectors
 
@@ -177,8 +178,8 @@ def _lenses(
             f"no layers {outside or 'given'} to look at: {own.name} has the streams "
             f"entering layers 0 to {last - 1}, and {last} for the finished one"
         )
-    points = {layer: bridge.hook_point(layer) for layer in wanted if layer < last}
-    points[last] = bridge.hook_point(last - 1, "resid_post")
+    points = {layer: hook_points.hook_point(layer) for layer in wanted if layer < last}
+    points[last] = hook_points.hook_point(last - 1, "resid_post")
     tokens = torch.tensor([ids.tokens], device=own.device)
     mask = torch.ones_like(tokens)
     given = as_interventions(model, steering)

@@ -14,7 +14,8 @@ from actadd_lens.display import bar
 from actadd_lens.errors import PromptError, require_count
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, check_model, hooked_points
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import check_model, hooked_points
 from actadd_lens.models.memory import batches, budget
 from actadd_lens.models.tokens import (
     PromptLike,
@@ -26,7 +27,8 @@ from actadd_lens.models.tokens import (
     token_texts,
 )
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits
+from actadd_lens.steering.checks import as_interventions, check_fit
+from actadd_lens.steering.edits import prompt_edits
 from actadd_lens.steering.interventions import Intervention, Steering, conditions_of, n_rows
 from actadd_lens.steering.numerics import not_finite
 from actadd_lens.vectors.vector import SteeringVector

@@ -14,7 +14,7 @@ from actadd_lens.errors import PromptError
 from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, check_context, encode, n_bos
-from actadd_lens.steering.hooks import as_interventions, check_fit
+from actadd_lens.steering.checks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Intervention, Steering
 
 _RATIOS = {"ratio": "steered", "ratio_prompted": "prompted"}

@@ -22,11 +22,11 @@ from actadd_lens.errors import PromptError, require_count
 from actadd_lens.frames import DataFrame
 from actadd_lens.generation.decoding import Request, complete, written
 from actadd_lens.generation.sampling import Sampling
-from actadd_lens.models import bridge
+from actadd_lens.models import hook_points
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.tokens import Prompts, as_prompts
-from actadd_lens.steering.hooks import as_interventions, check_fit
+from actadd_lens.steering.checks import as_interventions, check_fit
 from actadd_lens.steering.interventions import Intervention, Steering
 from actadd_lens.steering.numerics import not_finite
 from actadd_lens.vectors.provenance import described, source, source_of
@@ -224,7 +224,7 @@ def completions(
         batch_size: As in ``generate``.
         advance: Called with the number of tokens that each step has settled.
     """
-    with bridge.eval_mode(model):
+    with hook_points.eval_mode(model):
         for rows in complete(model, requests, sampling, batch_size, advance):
             yield [
                 (

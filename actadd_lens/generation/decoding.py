@@ -34,7 +34,7 @@ from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, rows_at_once
 from actadd_lens.models.plain import fast_model
 from actadd_lens.models.tokens import completion_text, end_tokens, left_padded
-from actadd_lens.steering.hooks import decode_edits, joined_edits, prompt_edits
+from actadd_lens.steering.edits import decode_edits, joined_edits, prompt_edits
 from actadd_lens.steering.interventions import Intervention
 
 Step = Callable[

@@ -7,7 +7,8 @@ from typing import Any
 
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, check_model
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import check_model
 from actadd_lens.models.tokens import Prompt, Span, check_context, covering
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from actadd_lens.errors import ModelLoadError, unexpected_option
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, is_bridge
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import is_bridge
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "checkpoint"
 

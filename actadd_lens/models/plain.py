@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from actadd_lens.errors import LayerError
 from actadd_lens.models import bridge as bridged
-from actadd_lens.models import kv_cache
+from actadd_lens.models import hook_points, kv_cache
 from actadd_lens.models.base import Bridge, Edit, Feature, Model, Pass, Start
 from actadd_lens.models.bridge import BridgeModel
 
@@ -71,13 +71,13 @@ class PlainModel:
         if feature != "start at a layer" or layer is None:
             return feature == "start at a layer" or BridgeModel(self.bridge).supports(feature)
         if layer not in self.starts:
-            with bridged.pass_lock(self.bridge):
+            with hook_points.pass_lock(self.bridge):
                 self.starts[layer] = self._reproduces(layer)
         return self.starts[layer]
 
     def _reproduces(self, layer: int) -> bool:
         """Whether a pass that starts at ``layer`` gives the logits of a whole one."""
-        own, name = BridgeModel(self.bridge), bridged.hook_point(layer)
+        own, name = BridgeModel(self.bridge), hook_points.hook_point(layer)
         tokens = bridged.trial_tokens(own)
         whole = self.run(tokens, None, read=[name])
         try:
@@ -129,7 +129,7 @@ class PlainModel:
         chosen = dict(edits or {})
         if start is not None:
             given = start.stream.to(self.dtype)
-            chosen[bridged.hook_point(start.layer)] = lambda _: given
+            chosen[hook_points.hook_point(start.layer)] = lambda _: given
         chosen |= {name: reading(name, chosen.get(name)) for name in read}
         own = BridgeModel(self.bridge)
         options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
@@ -142,7 +142,7 @@ class PlainModel:
                 positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
                 options["position_ids"] = positions[:, -tokens.shape[1] :]
         with (
-            bridged.pass_lock(self.bridge),
+            hook_points.pass_lock(self.bridge),
             torch.set_grad_enabled(gradients),
             self._skipped(0 if start is None else start.layer),
             self._edited(chosen),
@@ -173,7 +173,7 @@ class PlainModel:
         """Change the streams that enter blocks in the passes inside."""
         chosen = []
         for name, edit in edits.items():
-            layer = bridged.entered_layer(self.bridge, name)
+            layer = hook_points.entered_layer(self.bridge, name)
             if layer is None:
                 raise LayerError(f"{name!r} is not the stream that enters a block")
             chosen.append((layer, edit))
@@ -224,14 +224,14 @@ class BareModel:
         Raises:
             LayerError: There is no such layer, or the point is not the stream between blocks.
         """
-        layer, n_layers = bridged.layer_of(name), len(self.blocks)
-        after = name == bridged.hook_point(layer, "resid_post")
+        layer, n_layers = hook_points.layer_of(name), len(self.blocks)
+        after = name == hook_points.hook_point(layer, "resid_post")
         if layer >= n_layers:
             raise LayerError(
                 f"layer {layer} is out of range: {self.name} has {n_layers} layers, "
                 f"0 to {n_layers - 1}"
             )
-        if not after and name != bridged.hook_point(layer):
+        if not after and name != hook_points.hook_point(layer):
             raise LayerError(
                 f"{name} is not known of a bare {self.name}: steer at hook_resid_pre or "
                 "hook_resid_post, or load the model with load_model"
@@ -294,7 +294,7 @@ def fast_model(model: Bridge, points: Iterable[str] = ()) -> Model:
         points: Hook points that are edited or read.
     """
     plain = shared_model(model)
-    if plain is None or any(bridged.entered_layer(model, name) is None for name in points):
+    if plain is None or any(hook_points.entered_layer(model, name) is None for name in points):
         return BridgeModel(model)
     return plain
 
@@ -306,11 +306,11 @@ def shared_model(model: Bridge) -> PlainModel | None:
     continues text as the bridge does; why not is logged once. It is kept as long as the bridge
     lives and its tensors are the same. The bridge is expected in eval mode.
     """
-    hooked = sorted(set(bridged.hooked_points(model)))
+    hooked = sorted(set(hook_points.hooked_points(model)))
     if hooked:
         _log_once(model, f"hooks are attached to {', '.join(hooked)}", logging.INFO)
         return None
-    with bridged.pass_lock(model):
+    with hook_points.pass_lock(model):
         known = _known.get(model)
         if known is None or known.fingerprint != _fingerprint(model, known.copies):
             built = _build(model)
@@ -356,7 +356,7 @@ def _fingerprint(model: Bridge, copies: frozenset[int]) -> tuple[Any, ...]:
     """
     tensors = {
         id(tensor): tensor
-        for module in bridged.modules_of(model.original_model)
+        for module in hook_points.modules_of(model.original_model)
         for slots in (module._parameters, module._buffers)
         for tensor in slots.values()
         if tensor is not None
@@ -407,16 +407,14 @@ def _build(model: Bridge) -> PlainModel | str:
         handle = blocks[0].register_forward_hook(lambda *call: returned.append(call[-1]))
         positions = accepts_mask_derived_position_ids(module)
         plain = PlainModel(model, module, positions, blocks, None, {})
-        difference = _difference(model, plain)
+        both = _continued(model, plain)
         handle.remove()
     except Exception as error:
         return f"it cannot be rebuilt ({type(error).__name__}: {error})"
-    half = plain.dtype in (torch.float16, torch.bfloat16)
-    tolerance = 0.1 if half else 1e-3
-    if difference <= tolerance:
-        n_returned = len(returned[0]) if isinstance(returned[0], (tuple, list)) else None
-        return replace(plain, n_returned=n_returned)
-    return f"rebuilt, its logits differ by {difference:.2g} of the largest"
+    if not bridged.agree(BridgeModel(model), *both):
+        return f"rebuilt, its logits differ by {bridged.apart(*both):.2g} of the largest"
+    n_returned = len(returned[0]) if isinstance(returned[0], (tuple, list)) else None
+    return replace(plain, n_returned=n_returned)
 
 
 def _rebuilt(original: Any) -> nn.Module:
@@ -447,8 +445,8 @@ def blocks_of(module: nn.Module, n_layers: int) -> nn.ModuleList:
     )
 
 
-def _difference(model: Bridge, plain: PlainModel) -> float:
-    """How far bridge and plain model are apart, as a share.
+def _continued(model: Bridge, plain: PlainModel) -> tuple[Tensor, Tensor]:
+    """Logits of the plain model and of the bridge.
 
     After a cached, left-padded batch; without cache or padding where the model does not support it.
     """
@@ -463,10 +461,7 @@ def _difference(model: Bridge, plain: PlainModel) -> float:
         if own.supports("cache"):
             part = None if mask is None else mask[:, :4]
             cache = own.run(tokens[:, :4], part, keep=1, use_cache=True).cache
-            logits = runner.run(tokens[:, 4:], mask, cache=cache, keep=1).last_logits
-        else:
-            logits = runner.run(tokens, mask, keep=1).last_logits
-        return logits - logits.mean(dim=-1, keepdim=True)
+            return runner.run(tokens[:, 4:], mask, cache=cache, keep=1).last_logits
+        return runner.run(tokens, mask, keep=1).last_logits
 
-    expected = continued(own)
-    return float((continued(plain) - expected).abs().max() / expected.abs().max())
+    return continued(plain), continued(own)

@@ -5,7 +5,8 @@ transformers builds from a configuration on the meta device, without a weight be
 ``config.json`` of each preset on the hub has is written down here.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -196,66 +197,14 @@ def _numbers(*modules: nn.Module) -> int:
     return sum({id(p): p.numel() for part in modules for p in part.parameters()}.values())
 
 
-_GPT2_XL_SETTINGS = MappingProxyType(
-    {
-        "sentiment": PaperSetting("Love", "Hate", 6, 5),
-        "praise": PaperSetting("Intent to praise", "Intent to hurt", 6, 15),
-        "anger": PaperSetting("Anger", "Calm", 20, 10),
-        "place": PaperSetting(
-            "The Eiffel Tower is in Rome", "The Eiffel Tower is in France", 24, 10
-        ),
-        "talk of weddings": PaperSetting(
-            "I talk about weddings constantly", "I do not talk about weddings constantly", 20, 4
-        ),
-        "wedding": PaperSetting(" wedding", " ", 6, 4),
-        "weddings": PaperSetting(" weddings", " ", 16, 1),  # of figure 2, for perplexity
-    }
-)
+def _presets() -> Iterator[Preset]:
+    """Those of presets.json."""
+    written = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+    for name, values in json.loads(written).items():
+        half = getattr(torch, values.pop("half"))
+        paper = {concept: PaperSetting(*s) for concept, s in values.pop("paper").items()}
+        yield Preset(name, half=half, paper=MappingProxyType(paper), **values)
 
 
-def _gpt2(name: str, n_layer: int, n_embd: int, n_head: int, **more: Any) -> Preset:
-    settings = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head}
-    return Preset(name, "gpt2", settings, torch.float16, **more)
-
-
-def _opt(name: str, num_hidden_layers: int, hidden_size: int, num_attention_heads: int) -> Preset:
-    settings = {
-        "num_hidden_layers": num_hidden_layers,
-        "hidden_size": hidden_size,
-        "word_embed_proj_dim": hidden_size,
-        "ffn_dim": 4 * hidden_size,
-        "num_attention_heads": num_attention_heads,
-    }
-    return Preset(name, "opt", settings, torch.float16)
-
-
-_GPT_J_6B = {"n_layer": 28, "n_embd": 4096, "n_head": 16, "tie_word_embeddings": False}
-_LLAMA_3_8B = {
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": False,
-}
-
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        preset.name: preset
-        for preset in (
-            _gpt2("gpt2", 12, 768, 12),
-            _gpt2("gpt2-medium", 24, 1024, 16),
-            _gpt2("gpt2-large", 36, 1280, 20),
-            _gpt2("gpt2-xl", 48, 1600, 25, paper=_GPT2_XL_SETTINGS),
-            _opt("facebook/opt-125m", 12, 768, 12),
-            _opt("facebook/opt-1.3b", 24, 2048, 32),
-            _opt("facebook/opt-2.7b", 32, 2560, 32),
-            _opt("facebook/opt-6.7b", 32, 4096, 32),
-            Preset("EleutherAI/gpt-j-6b", "gptj", _GPT_J_6B, torch.float16),
-            Preset("meta-llama/Meta-Llama-3-8B", "llama", _LLAMA_3_8B, torch.bfloat16, gated=True),
-        )
-    }
-)
+PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in _presets()})
 """Models of the paper and of their families, by name on the hub."""

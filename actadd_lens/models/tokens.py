@@ -18,7 +18,8 @@ from torch import Tensor
 
 from actadd_lens.errors import PromptError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, check_model
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import check_model
 
 PromptLike: TypeAlias = Any
 """A prompt as a caller gives it: a text, token ids (a list of integers or a tensor [pos]), or what
@@ -216,16 +217,6 @@ def as_prompt(
 
 def _in_vocabulary(model: Bridge, ids: Sequence[int]) -> bool:
     return all(0 <= token < model.cfg.d_vocab for token in ids)
-
-
-def tokenize(model: Bridge, prompts: Prompts) -> list[list[int]]:
-    """Token ids of each prompt, not padded; arguments and errors are those of ``as_prompts``.
-
-    >>> model = load_model("testbed")
-    >>> [row[0] == model.tokenizer.bos_token_id for row in tokenize(model, ["Love", "I hate"])]
-    [True, True]
-    """
-    return [list(prompt.tokens) for prompt in as_prompts(model, prompts)]
 
 
 def encode(model: Bridge, text: str) -> list[int]:

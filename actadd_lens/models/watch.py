@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from actadd_lens.errors import PositionError
 from actadd_lens.models import kv_cache
-from actadd_lens.models.bridge import pass_lock
+from actadd_lens.models.hook_points import pass_lock
 
 
 @dataclass(frozen=True)

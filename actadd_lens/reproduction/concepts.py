@@ -8,7 +8,7 @@ from actadd_lens.errors import PromptError
 from actadd_lens.generation.completions import Completion
 from actadd_lens.metrics.registry import CompletionMetric, Kind
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import tokenize
+from actadd_lens.models.tokens import as_prompts
 from actadd_lens.vectors.pair import ContrastPair
 
 PAPER = "the paper's"
@@ -75,7 +75,7 @@ class Concept:
 
 def long_enough(model: Bridge, prompts: Sequence[str], rows: int) -> list[str]:
     """The prompts that have at least as many tokens as a vector has rows."""
-    lengths = map(len, tokenize(model, prompts))
+    lengths = map(len, as_prompts(model, prompts))
     return [p for p, length in zip(prompts, lengths, strict=True) if length >= rows]
 
 

@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actadd_lens.errors import LayerError, PositionError, VectorError
-from actadd_lens.models.bridge import SITES, layer_of
+from actadd_lens.models.hook_points import SITES, layer_of
 from actadd_lens.steering import positions
 from actadd_lens.steering.positions import Position, PositionLike
 
@@ -223,7 +223,7 @@ class _Edit(ABC):
 
     def identity(self) -> dict[str, Any]:
         """See ``Intervention``."""
-        values = {k: _hash(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        values = {k: hash_of(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
         return {
             "kind": type(self).__name__, **values, "position": positions.parse(self.position).saved
         }  # fmt: skip
@@ -486,7 +486,10 @@ class Similarity:
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON; it is equal for two conditions exactly if they are the same."""
-        own = {"direction": _hash(self.direction), "position": positions.parse(self.position).saved}
+        own = {
+            "direction": hash_of(self.direction),
+            "position": positions.parse(self.position).saved,
+        }
         return {"kind": "Similarity", **vars(self), **own}
 
 
@@ -617,7 +620,7 @@ def _depth(hook_point: str) -> tuple[int, int]:
     return layer_of(hook_point), order.index(site) if site in SITES else len(order)
 
 
-def _hash(tensor: Tensor) -> str:
+def hash_of(tensor: Tensor) -> str:
     """Of shape and bytes."""
-    digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()[:16]
     return f"{tuple(tensor.shape)} {digest}"

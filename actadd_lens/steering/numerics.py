@@ -6,8 +6,9 @@ import torch
 
 from actadd_lens.errors import NumericsError
 from actadd_lens.models.base import Bridge, Edit
-from actadd_lens.models.bridge import BridgeModel, hook_point
-from actadd_lens.steering.hooks import decode_edits, joined_edits, prompt_edits
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import hook_point
+from actadd_lens.steering.edits import decode_edits, joined_edits, prompt_edits
 from actadd_lens.steering.interventions import Steering
 
 

@@ -13,7 +13,7 @@ from actadd_lens.frames import DataFrame
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.tokens import Prompts, as_prompts, token_texts
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.checks import as_interventions
 from actadd_lens.steering.interventions import Intervention, Steering, n_rows
 
 

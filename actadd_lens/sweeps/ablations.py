@@ -17,8 +17,8 @@ from actadd_lens.frames import DataFrame, Figure
 from actadd_lens.generation.completions import Completion, generate
 from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models import bridge
-from actadd_lens.models.base import Bridge, Edit
+from actadd_lens.models import hook_points
+from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.memory import batches, budget
 from actadd_lens.models.tokens import (
@@ -29,7 +29,8 @@ from actadd_lens.models.tokens import (
     right_padded,
 )
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import as_interventions, prompt_edits
+from actadd_lens.steering.checks import as_interventions
+from actadd_lens.steering.edits import chained, prompt_edits
 from actadd_lens.steering.positions import PositionLike
 from actadd_lens.sweeps.configurations import (
     KEYS,
@@ -321,7 +322,7 @@ def layer_transplant(
     vectors = extract(model, contrast, sorted({*sources, *targets}))
     parts = []
     for s, t in product(sources, targets):
-        rows = vectors[s].to_hook_point(bridge.hook_point(t))
+        rows = vectors[s].to_hook_point(hook_points.hook_point(t))
         moved = coefficient * (with_norms_of(rows, vectors[t]) if norm_matched else rows)
         parts.append(({"coefficient": coefficient, "recorded": s}, moved.at(position)))
     settings = {
@@ -380,7 +381,7 @@ def pair_variance(
     >>> result.cosines.shape
     (2, 2)
     """
-    bridge.check_model(model)
+    hook_points.check_model(model)
     named = labelled(pairs)
     if len(named) < 2:
         raise SweepError(f"a variance over pairs needs two at least, not {len(named)}")
@@ -488,7 +489,7 @@ def _divergences(
         if positions.parse(vector.position).steers_generated:
             # Every token of the rest is steered, as each is in its decode step.
             rest = prompt_edits(model, [vector.at("prompt")] * len(batch), mask - of_prompt)
-            edits = {name: _then(edit, rest.by_point[name]) for name, edit in edits.items()}
+            edits = {name: chained([edit, rest.by_point[name]]) for name, edit in edits.items()}
         clean, steered = (own.run(tokens, mask, edits=chosen).logits for chosen in ({}, edits))
         assert clean is not None
         assert steered is not None
@@ -499,10 +500,6 @@ def _divergences(
             yield i, kl(*both).tolist()
 
 
-def _then(first: Edit, second: Edit) -> Edit:
-    return lambda stream: second(first(stream))
-
-
 def described(vector: SteeringVector) -> dict[str, Any]:
     """A vector as plain JSON: where it acts, where its rows are from, and a hash of them."""
     return {**vector.identity(), "provenance": dict(vector.provenance)}
@@ -510,7 +507,7 @@ def described(vector: SteeringVector) -> dict[str, Any]:
 
 def _check_vector(model: Bridge, vector: SteeringVector) -> None:
     """Raise ``VectorError`` or ``LayerError`` unless it is one vector, fit for the model."""
-    bridge.check_model(model)
+    hook_points.check_model(model)
     if not isinstance(vector, SteeringVector):
         raise VectorError(
             f"one SteeringVector is taken apart, not a {type(vector).__name__}: extract it first"

@@ -8,11 +8,11 @@ from weakref import ref
 
 from actadd_lens.errors import SweepError
 from actadd_lens.metrics.registry import Metric
-from actadd_lens.models import bridge
+from actadd_lens.models import bridge, hook_points
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import check_model
+from actadd_lens.models.hook_points import check_model
 from actadd_lens.models.tokens import PromptLike, Prompts
-from actadd_lens.steering.hooks import as_interventions
+from actadd_lens.steering.checks import as_interventions
 from actadd_lens.steering.interventions import Intervention
 from actadd_lens.steering.positions import SINK, PositionLike, parse
 from actadd_lens.sweeps.configurations import (
@@ -286,7 +286,7 @@ def sources_of(
     if len(fixed) < len(given):
         every = range(bridge.BridgeModel(model).n_layers)
         tried = numbers("layers", every if layers is None else layers, int)
-        bridge.check_layers(model, tried)
+        hook_points.check_layers(model, tried)
     elif layers is not None:
         raise SweepError(
             f"layers is {layers!r}, but {', '.join(fixed)} have their own: leave layers out, or "
@@ -295,7 +295,7 @@ def sources_of(
     sources: dict[str, Source] = {}
     for label, item in given.items():
         if isinstance(item, Intervention):
-            sources[str(label)] = {bridge.layer_of(item.hook_point): item}
+            sources[str(label)] = {hook_points.layer_of(item.hook_point): item}
         elif callable(item):
             made = {layer: item(layer) for layer in tried}
             sources[str(label)] = made

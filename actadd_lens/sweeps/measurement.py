@@ -37,11 +37,13 @@ from actadd_lens.generation.sampling import Sampling
 from actadd_lens.metrics.logits import kl
 from actadd_lens.metrics.registry import Kind, Metric, lookup
 from actadd_lens.models.base import Bridge, Model, Pass, Start
-from actadd_lens.models.bridge import BridgeModel, entered_layer, eval_mode, hooked_points
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import entered_layer, eval_mode, hooked_points
 from actadd_lens.models.memory import Budget, batches, budget
 from actadd_lens.models.plain import fast_model
 from actadd_lens.models.tokens import Prompt, Prompts, as_prompts, left_padded, prefixed
-from actadd_lens.steering.hooks import as_interventions, check_fit, prompt_edits, tokens_edited
+from actadd_lens.steering.checks import as_interventions, check_fit, tokens_edited
+from actadd_lens.steering.edits import prompt_edits
 from actadd_lens.steering.interventions import added, applied, conditions_of, own_point
 from actadd_lens.sweeps.configurations import Configuration, Run
 from actadd_lens.sweeps.identity import fingerprint, hashed, metric_described, n_alike, plain

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from actadd_lens.errors import LayerError, PositionError
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import BridgeModel, check_layers, hook_point
+from actadd_lens.models.bridge import BridgeModel
+from actadd_lens.models.hook_points import check_layers, hook_point
 from actadd_lens.models.memory import batches, budget
-from actadd_lens.models.tokens import Prompts, check_context, pad_right, tokenize
+from actadd_lens.models.tokens import Prompts, as_prompts, check_context, pad_right
 from actadd_lens.vectors.pair import ContrastPair
 
 
@@ -53,7 +54,7 @@ def activations(
     2
     """
     wanted = wanted_layers(model, layers)
-    sequences = tokenize(model, prompts)
+    sequences = as_prompts(model, prompts)
     if not wanted:
         return {}
     names = [hook_point(layer, site) for layer in wanted]

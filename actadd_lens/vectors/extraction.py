@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from actadd_lens.errors import LayerError, PromptError
-from actadd_lens.models import bridge
+from actadd_lens.errors import PromptError
+from actadd_lens.models import hook_points
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import check_model
+from actadd_lens.models.hook_points import check_model
 from actadd_lens.models.tokens import PromptLike
 from actadd_lens.vectors import activations
 from actadd_lens.vectors.pair import ContrastPair, as_pair
@@ -48,8 +48,6 @@ def extract(
         raise PromptError(
             f"the pair is given as two arguments: al.extract(model, ({pair!r}, {layers!r}))"
         )
-    if isinstance(layers, int):
-        raise LayerError(f"layers is {layers}: give a list, [{layers}]")
     wanted = activations.wanted_layers(model, layers)
     return ByLayer(contrasts(model, as_pair(pair), wanted, site) if wanted else {})
 
@@ -106,11 +104,11 @@ def mean_differences(
     >>> [vector.layer for vector in vectors.values()]
     [1, 2]
     """
-    bridge.check_layers(model, layers)
+    hook_points.check_layers(model, layers)
     texts = [as_pair(pair) for pair in pairs]
     if not texts:
         raise PromptError("the list of contrast pairs is empty: give at least one")
-    names = [bridge.hook_point(layer) for layer in layers]
+    names = [hook_points.hook_point(layer) for layer in layers]
     positive, negative = activations.sides(model, texts, names, token)
     origin = {
         "kind": "mean_difference",

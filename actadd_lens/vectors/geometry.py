@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from actadd_lens.errors import LayerError, PositionError, PromptError, VectorError, require_count
-from actadd_lens.models import bridge
+from actadd_lens.models import hook_points
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.tokens import PromptLike, Prompts, as_prompts, token_texts, tokenize
+from actadd_lens.models.tokens import PromptLike, Prompts, as_prompts, token_texts
 from actadd_lens.steering import positions
 from actadd_lens.steering.interventions import Intervention, Steering
 from actadd_lens.steering.placement import rows_on
@@ -74,7 +74,7 @@ def residual_norms(
     if batch_size is not None:
         require_count("batch_size", batch_size)
     sequences = as_prompts(model, prompts)
-    names = [bridge.hook_point(layer) for layer in wanted]
+    names = [hook_points.hook_point(layer) for layer in wanted]
     lines: list[tuple[str, int, int, int, str, float]] = []
     read = activations.prompt_streams(model, sequences, names, take=_norms, batch_size=batch_size)
     for index, norms in enumerate(read):
@@ -234,11 +234,11 @@ def split_half(
     from actadd_lens.statistics import Interval
 
     require_count("splits", splits)
-    bridge.check_layers(model, [layer])
+    hook_points.check_layers(model, [layer])
     texts = [as_pair(pair) for pair in pairs]
     if len(texts) < 2:
         raise PromptError(f"{len(texts)} contrast pairs cannot be split in halves: give at least 2")
-    point = bridge.hook_point(layer)
+    point = hook_points.hook_point(layer)
     [positive], [negative] = activations.sides(model, texts, [point], token).double()
     differences = positive - negative
     generator = torch.Generator().manual_seed(seed)
@@ -322,7 +322,7 @@ def separability(
     row = vector.rows[0].double()
     if not row.any():
         raise VectorError("the vector is zero, so it has no direction: give another")
-    prompts = {"positive": tokenize(model, positive), "negative": tokenize(model, negative)}
+    prompts = {"positive": as_prompts(model, positive), "negative": as_prompts(model, negative)}
     labels = [f"{side} prompt {i}" for side, given in prompts.items() for i in range(len(given))]
     flat = [*prompts["positive"], *prompts["negative"]]
     [read] = activations.token_rows(model, flat, labels, [vector.hook_point], token).double()
@@ -345,7 +345,7 @@ def stream_point(intervention: Intervention) -> str:
     """The point of the stream that an intervention is measured against."""
     name = intervention.hook_point
     beside = name.endswith(("attn_out", "mlp_out", "attn.hook_out", "mlp.hook_out"))
-    return bridge.hook_point(bridge.layer_of(name)) if beside else name
+    return hook_points.hook_point(hook_points.layer_of(name)) if beside else name
 
 
 def _d_prime(positive: Float64[Tensor, "n"], negative: Float64[Tensor, "m"]) -> float:

@@ -4,7 +4,6 @@ The vector of the paper is h_A = h+ - h-, one row per token of the padded contra
 (Algorithm 1, step 3). Row 0 belongs to BOS.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,13 +26,13 @@ from actadd_lens.errors import (
     warn_caller,
 )
 from actadd_lens.models.base import Bridge
-from actadd_lens.models.bridge import check_layers, check_model, layer_of
-from actadd_lens.models.bridge import hook_point as hook_point_of
+from actadd_lens.models.hook_points import check_layers, check_model, layer_of
+from actadd_lens.models.hook_points import hook_point as hook_point_of
 from actadd_lens.models.load import same_model
 from actadd_lens.models.tokens import PromptLike, as_prompt, check_context, token_texts
 from actadd_lens.steering import positions
-from actadd_lens.steering.hooks import as_interventions
-from actadd_lens.steering.interventions import Steering, add
+from actadd_lens.steering.checks import as_interventions
+from actadd_lens.steering.interventions import Steering, add, hash_of
 from actadd_lens.steering.positions import Position, PositionLike
 from actadd_lens.vectors import activations, files
 from actadd_lens.vectors.pair import ContrastPair, as_pair
@@ -248,12 +247,11 @@ class SteeringVector:
 
     def identity(self) -> dict[str, Any]:
         """Where it acts and a hash of its rows (see ``Intervention``)."""
-        digest = hashlib.sha256(self.rows.detach().numpy().tobytes()).hexdigest()[:16]
         return {
             "kind": "SteeringVector",
             "hook_point": self.hook_point,
             "position": positions.parse(self.position).saved,
-            "rows": f"{tuple(self.rows.shape)} {digest}",
+            "rows": hash_of(self.rows),
         }
 
     def control(self, name: str, seed: int) -> "SteeringVector | None":

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actadd_lens import plots
-from actadd_lens.models import bridge
+from actadd_lens.models import bridge, hook_points
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, at_least, decide
 from actadd_lens.reproduction.measurements import (
@@ -301,7 +301,7 @@ def _of_layers(setup: Setup, concept: Concept, early: int) -> list[Configuration
     cells += [Configuration({**cell.labels, "recorded": t, "norms": RAW}, cell.run) for cell in own]
     for s, vector in vectors.items():
         if s != t:
-            moved = vector.to_hook_point(bridge.hook_point(t))
+            moved = vector.to_hook_point(hook_points.hook_point(t))
             scaled = with_norms_of(moved, vectors[t])
             cells += setup.conditions(concept, moved, c, BASELINES[:3], recorded=s, norms=RAW)
             cells += setup.conditions(concept, scaled, c, (), recorded=s, norms=MATCHED)

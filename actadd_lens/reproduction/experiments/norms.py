@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from actadd_lens import plots
-from actadd_lens.models import bridge
+from actadd_lens.models import hook_points
 from actadd_lens.plots.style import plain
 from actadd_lens.reproduction.concepts import Concept
 from actadd_lens.reproduction.criteria import Verdict, decide
@@ -164,7 +164,7 @@ def draw(m: Measured) -> Figure:
     # Vectors with one number per row: the figure reads the norms of their rows.
     rows = m.frames["rows"].groupby("layer")["norm"].agg(list)
     vectors = {
-        layer: SteeringVector(torch.tensor(rows[layer]).diag(), bridge.hook_point(layer))
+        layer: SteeringVector(torch.tensor(rows[layer]).diag(), hook_points.hook_point(layer))
         for layer in map(int, rows.index)
     }
     figure = plots.norm_profile(m.frames["stream"], vectors=vectors)
