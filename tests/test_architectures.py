@@ -18,7 +18,7 @@ import actadd_lens as al
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.bridge import BridgeModel
 from actadd_lens.models.plain import PlainModel, fast_model
-from actadd_lens.models.tokens import encode, end_tokens
+from actadd_lens.models.tokens import encode, end_tokens, pad_left
 from actadd_lens.models.watch import watched
 
 TEXTS = ["I love you and you love me", "She talks", "The wedding was on a sunny day"]
@@ -161,8 +161,7 @@ def test_steer_takes_a_bare_hugging_face_model(
     made: list[list[int]] = []
     for batch in batches:
         width = max(map(len, batch))
-        tokens = torch.tensor([[0] * (width - len(row)) + row for row in batch])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
+        tokens, mask = pad_left(batch, 0)
         options = {"attention_mask": mask} if pads else {}
         with al.steer(hf, vector(position)):
             out = hf.generate(

@@ -17,6 +17,7 @@ from torch import Tensor
 import actadd_lens as al
 from actadd_lens.models.base import Bridge
 from actadd_lens.models.hook_points import hooked_points
+from actadd_lens.models.tokens import pad_left
 
 ROWS = 2 * torch.randn(3, D_MODEL, generator=torch.Generator().manual_seed(5))
 FIRST, SECOND = [1, 20, 33, 45, 60, 71, 80], [90, 25, 31, 77, 41]
@@ -111,8 +112,7 @@ def test_a_prefill_in_chunks(
     """Also where a vector, or the padding of another row, is cut by the border of a chunk."""
     hf = plain("llama")
     rows = [WHOLE, WHOLE[: len(WHOLE) - n_padding]]
-    tokens = torch.tensor([[0] * (len(WHOLE) - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (len(WHOLE) - len(row)) + [1] * len(row) for row in rows])
+    tokens, mask = pad_left(rows, 0)
     with al.steer(hf, placed(position)):
         made = hf.generate(
             tokens,

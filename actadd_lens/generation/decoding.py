@@ -117,8 +117,8 @@ def _complete_group(
     """Read some prompts once, then decode all their samples, ``n_rows`` at a time."""
     chosen = [requests[index] for index in group]
     steerings = [request.steering for request in chosen]
-    tokens, mask = left_padded(model, [request.tokens for request in chosen])
     prompts = [request.tokens for request in chosen]
+    tokens, mask = left_padded(model, prompts)
     own, edits = BridgeModel(model), prompt_edits(model, steerings, mask, prompts)
     cached = own.supports("cache")
     run = own.run(tokens, mask, edits=edits.by_point, keep=1, use_cache=cached)

@@ -145,7 +145,7 @@ def _framed(
 
 
 def _colours(means: pd.Series, unit: str | None) -> ScalarMappable:
-    """Colours of the values, of all percentages, and of 0 to 1 where there is no value."""
+    """Colours from the least to the largest value; of percentages from 0 to 100."""
     low, high = (float(means.min()), float(means.max())) if len(means) else (0.0, 1.0)
     if unit == "%" and 0 <= low <= high <= 100:
         low, high = 0.0, 100.0

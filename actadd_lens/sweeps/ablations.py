@@ -429,7 +429,7 @@ def steering_reach(
     Returns:
         An ``Ablation`` with the column ``step``, 0 for the first generated token, and the metric
         "kl" in nats, which its column ``kl`` repeats. A completion that has ended has no further
-        steps. There is no clean row: its divergence is 0.
+        steps. The clean run has no row: its divergence is 0.
 
     >>> model = load_model("testbed")
     >>> vector = 4 * SteeringVector.from_pair(model, ("Love.", "Hate."), layer=1)
